@@ -1,0 +1,1 @@
+"""The providers: rows where nothing but data differs, a file where there is code."""

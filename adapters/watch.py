@@ -1,0 +1,292 @@
+"""
+Look on as an answer passes: find its usage, its end, and an error where an answer should be, without holding it back.
+
+A stream is passed on in whole events: all that are complete when bytes arrive, at once. What follows the last complete
+event waits for its end; no client can read half an event, and an error after a half would be read as a part of it.
+Framing: the HTML standard, "Server-sent events".
+"""
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, cast
+
+import orjson
+
+from ..config.pricing import Usage
+from .errors import UpstreamGarbage
+from .estimate import estimate_text
+from .shapes import list_of, object_of
+from .usage import read_usage
+
+LONGEST_EVENT = 32 * 1024 * 1024
+COUNT_AFTER = 64 * 1024
+"""Bytes of events kept for counting their text; beyond it they are counted and let go."""
+
+# At the beginning of a line only: inside an event's JSON a line break is escaped, so no model can write an end mark.
+DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]")
+BLANK_LINE = re.compile(rb"\n\r?\n")
+
+Document = Mapping[str, Any]
+
+
+class StreamWatch:
+    """
+    One event stream of OpenAI's dialects.
+
+    `ends` are the types of events that end a stream, beside `data: [DONE]`, which ends any. With
+    `strip_usage`, the chunk that reports usage and nothing else is taken out: the gateway asked for it, and not the
+    client.
+    """
+
+    __slots__ = ("_counted", "_ends", "_kept", "_kept_size", "_pending", "_strip", "ended", "events", "failed", "usage")
+
+    def __init__(self, ends: tuple[str, ...] = (), *, strip_usage: bool = False) -> None:
+        self._ends = ends
+        self._strip = strip_usage
+        self._pending = bytearray()
+        self._kept: list[bytes] = []
+        self._kept_size = 0
+        self._counted = 0
+        self.events = False
+        """An event has passed."""
+        self.ended = False
+        """The end mark has passed."""
+        self.failed = False
+        """An event with an error has passed."""
+        self.usage: Usage | None = None
+        """The last usage reported."""
+
+    def feed(self, data: bytes) -> bytes:
+        """
+        The bytes to pass on: whole events, as they came. b"" when none is complete yet.
+
+        Raises `UpstreamGarbage` when a single event is longer than 32 MiB.
+        """
+        pending = self._pending
+        if pending:
+            # Only what is new can end the event: a large one that comes in small pieces is not searched again for each.
+            searched = len(pending) - 2
+            pending += data
+            cut = end_of_events(pending, searched)
+            data = bytes(memoryview(pending)[:cut])
+            del pending[:cut]
+        elif not data.endswith(b"\n\n"):
+            cut = end_of_events(data)
+            pending += data[cut:]
+            data = data[:cut]
+        if len(pending) > LONGEST_EVENT:
+            raise UpstreamGarbage("The upstream sent an event of more than 32 MiB.")
+        return self._look(data) if data else b""
+
+    def finish(self) -> bytes:
+        """What is left when the upstream has closed. An event that lacks only its blank line still counts as one."""
+        data = bytes(self._pending)
+        self._pending.clear()
+        if not data.strip():
+            return b""
+        whole = DONE.search(data) is not None or first_document(data) is not None
+        return self._look(data.rstrip(b"\r\n") + b"\n\n") if whole else b""
+
+    def delivered_tokens(self) -> int:
+        """An estimate of the output tokens that have passed, from their text."""
+        self._count()
+        return self._counted
+
+    def _look(self, data: bytes) -> bytes:
+        self.events = True
+        # OpenAI writes `"usage":null` into every event but the one that counts.
+        if b'"usage"' in data and data.count(b'"usage"') > data.count(b'"usage":null'):
+            data = self._read_usage(data)
+        if b'"error"' in data and self._has_error(data):
+            self.failed = True
+        if (b"[DONE]" in data and DONE.search(data)) or (self._ends and self._has_end(data)):
+            self.ended = True
+        self._kept.append(data)
+        self._kept_size += len(data)
+        if self._kept_size > COUNT_AFTER:
+            self._count()
+        return data
+
+    def _read_usage(self, data: bytes) -> bytes:
+        passed: list[bytes] = []
+        for event in split_events(data):
+            if b'"usage"' in event and (document := event_document(event)) is not None:
+                usage = read_usage(inner_answer(document))
+                self.usage = usage or self.usage
+                if self._strip and document.get("choices") == [] and object_of(document.get("usage")):
+                    continue
+            passed.append(event)
+        return b"".join(passed)
+
+    def _has_error(self, data: bytes) -> bool:
+        return any(
+            b'"error"' in event and has_error(document)
+            for event in split_events(data)
+            if (document := event_document(event)) is not None
+        )
+
+    def _has_end(self, data: bytes) -> bool:
+        return any(
+            document.get("type") in self._ends
+            for event in split_events(data)
+            if any(end.encode() in event for end in self._ends) and (document := event_document(event)) is not None
+        )
+
+    def _count(self) -> None:
+        for event in split_events(b"".join(self._kept)):
+            document = event_document(event)
+            if document is not None:
+                self._counted += estimate_text(event_text(document))
+        self._kept.clear()
+        self._kept_size = 0
+
+
+def end_of_events(data: bytes | bytearray, searched: int = 0) -> int:
+    """Where the last complete event of `data` ends; 0 when none ends beyond the first `searched` bytes."""
+    start = max(searched, 0)
+    plain, returned = data.rfind(b"\n\n", start), data.rfind(b"\n\r\n", start)
+    return max(plain + 2 if plain >= 0 else 0, returned + 3 if returned >= 0 else 0)
+
+
+def split_events(data: bytes) -> list[bytes]:
+    """`data` cut after each blank line; joined again it is the same bytes."""
+    if b"\n\r\n" in data:
+        ends = [0, *(match.end() for match in BLANK_LINE.finditer(data)), len(data)]
+        return [data[start:end] for start, end in pairwise(ends) if start < end]
+    pieces = data.split(b"\n\n")
+    events = [piece + b"\n\n" for piece in pieces[:-1]]
+    return [*events, pieces[-1]] if pieces[-1] else events
+
+
+def event_document(event: bytes) -> Document | None:
+    """The JSON object that one event carries; None for comments, end marks and anything else."""
+    lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+    if not lines:
+        return None
+    try:
+        document = orjson.loads(b"\n".join(lines))
+    except orjson.JSONDecodeError:
+        return None
+    return cast(Document, document) if isinstance(document, dict) else None
+
+
+def first_document(data: bytes) -> Document | None:
+    """The JSON object of the first event that carries one."""
+    for event in split_events(data):
+        document = event_document(event)
+        if document is not None:
+            return document
+    return None
+
+
+def has_event(data: bytes) -> bool:
+    """Whether there is an event with data, not only comments that keep a connection alive."""
+    return data.startswith(b"data:") or b"\ndata:" in data
+
+
+def has_error(document: Document) -> bool:
+    """
+    OpenAI's error object, alone or in an event of type `error`; a null `error` is none.
+
+    Beside `choices` it must have a message: OpenRouter tells of an error in the middle of a stream so, but some servers
+    put an empty error into every answer.
+    """
+    error = document.get("error")
+    if "choices" in document:
+        return bool(object_of(error).get("message"))
+    return bool(error) or document.get("type") == "error"
+
+
+def inner_answer(document: Document) -> Document:
+    """Where an event's usage stands: at the top, or inside `response` (events of the Responses kind)."""
+    return object_of(document.get("response")) or document
+
+
+def event_text(document: Document) -> str:
+    """The text that an event adds to the answer: content, reasoning, tool calls; b64 media counts as nothing."""
+    parts: list[object] = [document.get("delta")]
+    for choice in map(object_of, list_of(document.get("choices"))):
+        delta = object_of(choice.get("delta")) or choice
+        parts += [delta.get(name) for name in ("content", "reasoning_content", "reasoning", "refusal", "text")]
+        for call in map(object_of, list_of(delta.get("tool_calls"))):
+            function = object_of(call.get("function"))
+            parts += [function.get("name"), function.get("arguments")]
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def read_answer(body: bytes) -> Document:
+    """
+    A whole JSON answer.
+
+    Raises `UpstreamGarbage` when it is no JSON object, or an error in the clothes of a success.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise UpstreamGarbage("The upstream answered 200 with something that is not JSON.") from None
+    if not isinstance(document, dict):
+        raise UpstreamGarbage("The upstream answered 200 with JSON that is not an object.")
+    answer = cast(Document, document)
+    if has_error(answer):
+        raise UpstreamGarbage("The upstream answered 200 with an error inside.")
+    return answer
+
+
+def answer_text(document: Document) -> str:
+    """The text of a whole answer, for estimating output tokens that were not reported."""
+    choices = map(object_of, list_of(document.get("choices")))
+    return event_text({"choices": [choice.get("message") or choice for choice in choices]})
+
+
+class AnswerWatch:
+    """
+    Any answer of an app that is not ours, judged by its content type: events are watched, JSON is gathered and read.
+
+    JSON of more than 16 MiB and what follows an event of more than 32 MiB is passed over; their usage is not known.
+    """
+
+    MOST = 16 * 1024 * 1024
+
+    def __init__(self, content_type: bytes, ends: tuple[str, ...]) -> None:
+        content_type = content_type.lower()
+        self._stream = StreamWatch(ends) if content_type.startswith(b"text/event-stream") else None
+        self._gather = content_type.startswith(b"application/json")
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._lost = False
+        self.model = ""
+        """The model's name as the answer gives it."""
+
+    def feed(self, data: bytes) -> None:
+        if self._stream is not None:
+            try:
+                passed = b"" if self._lost else self._stream.feed(data)
+            except UpstreamGarbage:
+                # The answer is on its way all the same; from here on it only is not watched.
+                passed, self._lost = b"", True
+            if passed and not self.model:
+                self._note_model(first_document(passed))
+        elif self._gather:
+            self._size += len(data)
+            if self._size <= self.MOST:
+                self._parts.append(data)
+
+    def finish(self) -> tuple[Usage | None, int, bool]:
+        """The usage or None, an estimate of the output tokens, and whether the answer is whole."""
+        if self._stream is not None:
+            self._stream.finish()
+            return self._stream.usage, self._stream.delivered_tokens(), self._stream.ended and not self._stream.failed
+        if not self._gather or self._size > self.MOST:
+            return None, 0, True
+        try:
+            answer = read_answer(b"".join(self._parts))
+        except UpstreamGarbage:
+            return None, 0, False
+        self._note_model(answer)
+        return read_usage(answer), estimate_text(answer_text(answer)), True
+
+    def _note_model(self, document: Document | None) -> None:
+        model = (document or {}).get("model")
+        if isinstance(model, str):
+            self.model = model

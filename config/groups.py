@@ -1,0 +1,183 @@
+"""
+User groups: what share of a price each pays, and which ones a user may ask for.
+
+The options are New API's and keep its shapes, each as JSON text: `GroupRatio` {group: ratio}, `GroupGroupRatio`
+{user group: {used group: ratio}}, `UserUsableGroups` {group: label}, `group_ratio_setting.group_special_usable_group`
+{user group: {"+:group": label}} and `AutoGroups` [group]. Numbers go in and out with the digits they have.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from types import MappingProxyType
+from typing import NoReturn, Self, cast
+
+DEFAULT_GROUP = "default"
+AUTO_GROUP = "auto"
+
+GROUP_RATIO = "GroupRatio"
+GROUP_GROUP_RATIO = "GroupGroupRatio"
+USER_USABLE_GROUPS = "UserUsableGroups"
+SPECIAL_USABLE_GROUP = "group_ratio_setting.group_special_usable_group"
+AUTO_GROUPS = "AutoGroups"
+
+ADD, REMOVE = "+:", "-:"
+ONE = Decimal(1)
+MAX_RATIO = 1_000_000
+MAX_DIGITS = 28
+
+Ratios = Mapping[str, Decimal]
+Labels = Mapping[str, str]
+
+DEFAULT_RATIOS: Ratios = MappingProxyType({DEFAULT_GROUP: ONE, "vip": ONE, "svip": ONE})
+DEFAULT_USABLE: Labels = MappingProxyType({DEFAULT_GROUP: "Default", "vip": "VIP"})
+NO_SPECIAL: Mapping[str, Ratios] = MappingProxyType({})
+NO_SPECIAL_USABLE: Mapping[str, Labels] = MappingProxyType({})
+
+
+class GroupError(ValueError):
+    """A group option that cannot be used; the message names the option and the place in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRatios:
+    """
+    The group options as one snapshot.
+
+    `ratios`: the share of a price paid in a group. `special`: cells [user group][used group] that replace that share.
+    `usable_groups`: what every user may ask for, with the label shown for it. `special_usable_groups`: edits to that
+    set by user group; keys are "+:group" or "group" to add, "-:group" to remove. `auto`: the order in which the group
+    `auto` tries groups.
+
+    Raises `GroupError` on a ratio that is negative, not finite, above 10^6 or longer than 28 digits.
+    """
+
+    ratios: Ratios = field(default_factory=lambda: DEFAULT_RATIOS, hash=False)
+    special: Mapping[str, Ratios] = field(default_factory=lambda: NO_SPECIAL, hash=False)
+    usable_groups: Labels = field(default_factory=lambda: DEFAULT_USABLE, hash=False)
+    special_usable_groups: Mapping[str, Labels] = field(default_factory=lambda: NO_SPECIAL_USABLE, hash=False)
+    auto: tuple[str, ...] = (DEFAULT_GROUP,)
+
+    def __post_init__(self) -> None:
+        _check_ratios(GROUP_RATIO, self.ratios)
+        for user_group, row in self.special.items():
+            _check_ratios(f"{GROUP_GROUP_RATIO}.{user_group}", row)
+
+    def ratio(self, user_group: str, used_group: str) -> Decimal:
+        """What a user of `user_group` pays in `used_group`: the special cell, else that group's ratio, else 1."""
+        row = self.special.get(user_group)
+        cell = None if row is None else row.get(used_group)
+        return self.ratios.get(used_group, ONE) if cell is None else cell
+
+    def usable(self, user_group: str) -> dict[str, str]:
+        """The groups this user may ask for, with their labels. The user's own group is always one of them."""
+        groups = dict(self.usable_groups)
+        for key, label in self.special_usable_groups.get(user_group, {}).items():
+            if key.startswith(REMOVE):
+                groups.pop(key.removeprefix(REMOVE), None)
+            else:
+                groups[key.removeprefix(ADD)] = label
+        groups.setdefault(user_group, user_group)
+        return groups
+
+    def auto_for(self, user_group: str) -> tuple[str, ...]:
+        """The groups that `auto` stands for when this user asks for it, in the order to try them."""
+        usable = self.usable(user_group)
+        return tuple(group for group in self.auto if group in usable)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, str]) -> Self:
+        """A snapshot from option rows; an option that is absent or empty has its default. Raises `GroupError`."""
+        given = {name: _load(name, text) for name in cls().to_options() if (text := options.get(name))}
+        default = cls()
+        return cls(
+            ratios=_ratios(GROUP_RATIO, given[GROUP_RATIO]) if GROUP_RATIO in given else default.ratios,
+            special={
+                user_group: _ratios(f"{GROUP_GROUP_RATIO}.{user_group}", row)
+                for user_group, row in _table(GROUP_GROUP_RATIO, given.get(GROUP_GROUP_RATIO, {})).items()
+            },
+            usable_groups=(
+                _labels(USER_USABLE_GROUPS, given[USER_USABLE_GROUPS])
+                if USER_USABLE_GROUPS in given
+                else default.usable_groups
+            ),
+            special_usable_groups={
+                user_group: _labels(f"{SPECIAL_USABLE_GROUP}.{user_group}", row)
+                for user_group, row in _table(SPECIAL_USABLE_GROUP, given.get(SPECIAL_USABLE_GROUP, {})).items()
+            },
+            auto=_names(AUTO_GROUPS, given[AUTO_GROUPS]) if AUTO_GROUPS in given else default.auto,
+        )
+
+    def to_options(self) -> dict[str, str]:
+        """The option rows of this snapshot; `from_options` gives the snapshot back."""
+        return {
+            GROUP_RATIO: _dump(self.ratios),
+            GROUP_GROUP_RATIO: _dump(self.special),
+            USER_USABLE_GROUPS: _dump(self.usable_groups),
+            SPECIAL_USABLE_GROUP: _dump(self.special_usable_groups),
+            AUTO_GROUPS: _dump(self.auto),
+        }
+
+
+def _check_ratios(where: str, ratios: Ratios) -> None:
+    for group, ratio in ratios.items():
+        if not ratio.is_finite() or not 0 <= ratio <= MAX_RATIO:
+            raise GroupError(f"{where}.{group}: a ratio is a number from 0 to {MAX_RATIO}, not {ratio}")
+        if len(ratio.as_tuple().digits) > MAX_DIGITS:
+            raise GroupError(f"{where}.{group}: a ratio has at most {MAX_DIGITS} digits, not {ratio}")
+
+
+def _load(option: str, text: str) -> object:
+    def refuse(constant: str) -> NoReturn:
+        raise GroupError(f"{option}: {constant} is not a number")
+
+    try:
+        return json.loads(text, parse_float=Decimal, parse_int=Decimal, parse_constant=refuse)
+    except json.JSONDecodeError as exc:
+        raise GroupError(f"{option}: not JSON: {exc}") from exc
+
+
+def _table(where: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise GroupError(f"{where}: must be an object")
+    return cast("dict[str, object]", value)
+
+
+def _ratios(where: str, value: object) -> dict[str, Decimal]:
+    ratios: dict[str, Decimal] = {}
+    for group, ratio in _table(where, value).items():
+        if not isinstance(ratio, Decimal):
+            raise GroupError(f"{where}.{group}: must be a number, not {ratio!r}")
+        ratios[group] = ratio
+    return ratios
+
+
+def _labels(where: str, value: object) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for group, label in _table(where, value).items():
+        if not isinstance(label, str):
+            raise GroupError(f"{where}.{group}: must be a label in quotes, not {label!r}")
+        labels[group] = label
+    return labels
+
+
+def _names(where: str, value: object) -> tuple[str, ...]:
+    names: list[str] = []
+    for name in cast("list[object]", value) if isinstance(value, list) else [None]:
+        if not isinstance(name, str):
+            raise GroupError(f"{where}: must be a list of group names")
+        names.append(name)
+    return tuple(names)
+
+
+def _dump(value: object) -> str:
+    """Compact JSON. The json module has no way to write a Decimal as a number without going through a float."""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, Mapping):
+        rows = cast("Mapping[str, object]", value)
+        return "{" + ",".join(f"{_dump(key)}:{_dump(inner)}" for key, inner in rows.items()) + "}"
+    if isinstance(value, tuple):
+        return "[" + ",".join(_dump(inner) for inner in cast("tuple[object, ...]", value)) + "]"
+    return json.dumps(value, ensure_ascii=False)

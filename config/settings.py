@@ -1,0 +1,260 @@
+"""
+Settings: what a process is told at its start, read from the environment once and frozen.
+
+Names are New API's where it has them. A mounted app passes `Settings(...)` and no environment is read.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from .secret import Secret
+
+
+class SettingError(ValueError):
+    """A setting that cannot be used. The message is one sentence that names the variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """
+    Everything a process needs to start. Times are in seconds, sizes in bytes, unless the name says otherwise.
+
+    Empty secrets are generated and kept in `data_dir` (mode 0600) by whoever opens the store.
+    """
+
+    data_dir: Path = Path("data")
+    database_url: str = ""
+    """Empty: SQLite in `data_dir`."""
+    host: str = "127.0.0.1"
+    port: int = 3000
+    crypto_secret: Secret = field(default_factory=lambda: Secret(""))
+    max_request_bytes: int = 32 * 1024 * 1024
+    max_answer_bytes: int = 256 * 1024 * 1024
+    connect_timeout: float = 10.0
+    first_byte_timeout: float = 120.0
+    streaming_timeout: float = 120.0
+    """The longest silence between two reads of an answer."""
+    relay_timeout: float = 3600.0
+    shutdown_timeout: float = 120.0
+    idle_connection_timeout: float = 90.0
+    max_idle_connections: int = 512
+    allow_private_upstreams: bool = True
+    azure_api_version: str = "2025-04-01-preview"
+    force_stream_option: bool = True
+    access_log: bool = True
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks whose `X-Forwarded-For` is believed."""
+    cors_origins: tuple[str, ...] = ("*",)
+    metrics_token: Secret = field(default_factory=lambda: Secret(""))
+    """When set, `/metrics` wants it as a bearer token."""
+
+    @property
+    def database(self) -> str:
+        """The database's URL, with the embedded default filled in."""
+        return self.database_url or f"sqlite:///{quote(str(self.data_dir / 'tollway.db'))}"
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Settings from the environment. Raises `SettingError` for the first variable that cannot be used."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for variable in VARIABLES:
+            text = environ.get(variable.name, "").strip()
+            if text:
+                try:
+                    values[variable.field] = variable.parse(text)
+                except ValueError as error:
+                    raise SettingError(f"{variable.name} must be {variable.kind}, not {text!r}: {error}") from None
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable: its name, the field it fills, how it is read, and what it means."""
+
+    name: str
+    field: str
+    parse: Callable[[str], Any]
+    kind: str
+    meaning: str
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise ValueError(f"it must lie between {low:g} and {high:g}")
+        return value
+
+    return parse
+
+
+def _whole(low: int, high: int, unit: int = 1) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(f"it must lie between {low} and {high}")
+        return value * unit
+
+    return parse
+
+
+def _switch(text: str) -> bool:
+    try:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+    except KeyError:
+        raise ValueError("say true or false") from None
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    import ipaddress
+
+    parts = _list(text)
+    for part in parts:
+        ipaddress.ip_network(part, strict=False)
+    return parts
+
+
+def _secret(text: str) -> Secret:
+    if len(text) < 16:
+        raise ValueError("it needs at least 16 characters")
+    return Secret(text)
+
+
+SECONDS = "a number of seconds"
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable(
+        "DATA_DIR", "data_dir", Path, "a folder", "Where the database, the secrets and the journal live. Default: data"
+    ),
+    Variable("SQL_DSN", "database_url", str, "a database URL", "The database. Default: SQLite in DATA_DIR"),
+    Variable("DATABASE_URL", "database_url", str, "a database URL", "The same, under its common name"),
+    Variable(
+        "SQLITE_PATH",
+        "database_url",
+        lambda path: f"sqlite:///{path}",
+        "a file",
+        "The SQLite file, if not DATA_DIR/tollway.db",
+    ),
+    Variable("HOST", "host", str, "an address", "The address to listen on. Default: 127.0.0.1"),
+    Variable("PORT", "port", _whole(0, 65535), "a port", "The port to listen on. Default: 3000"),
+    Variable(
+        "CRYPTO_SECRET",
+        "crypto_secret",
+        _secret,
+        "a secret",
+        "Encrypts channel keys and hashes tokens. Default: generated into DATA_DIR",
+    ),
+    Variable(
+        "MAX_REQUEST_BODY_MB",
+        "max_request_bytes",
+        _whole(1, 4096, 1024 * 1024),
+        "a number of MiB",
+        "The largest request body. Default: 32",
+    ),
+    Variable(
+        "MAX_ANSWER_BODY_MB",
+        "max_answer_bytes",
+        _whole(1, 4096, 1024 * 1024),
+        "a number of MiB",
+        "The largest answer held in memory. Default: 256",
+    ),
+    Variable(
+        "CONNECT_TIMEOUT",
+        "connect_timeout",
+        _number(0.01, 600),
+        SECONDS,
+        "To reach an upstream: DNS, TCP and TLS. Default: 10",
+    ),
+    Variable(
+        "FIRST_BYTE_TIMEOUT",
+        "first_byte_timeout",
+        _number(0, 86400),
+        SECONDS,
+        "From the request sent to the first byte. 0: none. Default: 120",
+    ),
+    Variable(
+        "STREAMING_TIMEOUT",
+        "streaming_timeout",
+        _number(0, 86400),
+        SECONDS,
+        "The longest silence inside an answer. 0: none. Default: 120",
+    ),
+    Variable(
+        "RELAY_TIMEOUT",
+        "relay_timeout",
+        _number(0, 86400),
+        SECONDS,
+        "A whole upstream exchange. 0: none. Default: 3600",
+    ),
+    Variable(
+        "SHUTDOWN_TIMEOUT_SECONDS",
+        "shutdown_timeout",
+        _number(0, 86400),
+        SECONDS,
+        "How long open requests may finish after SIGTERM. Default: 120",
+    ),
+    Variable(
+        "RELAY_IDLE_CONN_TIMEOUT",
+        "idle_connection_timeout",
+        _number(0, 86400),
+        SECONDS,
+        "How long an idle upstream connection is kept. Default: 90",
+    ),
+    Variable(
+        "RELAY_MAX_IDLE_CONNS",
+        "max_idle_connections",
+        _whole(0, 100_000),
+        "a whole number",
+        "Idle upstream connections kept in all. Default: 512",
+    ),
+    Variable(
+        "ALLOW_PRIVATE_UPSTREAMS",
+        "allow_private_upstreams",
+        _switch,
+        "true or false",
+        "Channels may point at private addresses. Default: true",
+    ),
+    Variable(
+        "AZURE_DEFAULT_API_VERSION",
+        "azure_api_version",
+        str,
+        "a version",
+        "For Azure channels that name none. Default: 2025-04-01-preview",
+    ),
+    Variable(
+        "FORCE_STREAM_OPTION",
+        "force_stream_option",
+        _switch,
+        "true or false",
+        "Ask upstreams for usage in streams. Default: true",
+    ),
+    Variable(
+        "ACCESS_LOG",
+        "access_log",
+        _switch,
+        "true or false",
+        "Write one line a request to standard output. Default: true",
+    ),
+    Variable(
+        "TRUSTED_PROXIES",
+        "trusted_proxies",
+        _networks,
+        "a comma list of networks",
+        "Proxies whose X-Forwarded-For is believed. Default: none",
+    ),
+    Variable(
+        "CORS_ORIGINS", "cors_origins", _list, "a comma list of origins", "Who may call from a browser. Default: *"
+    ),
+    Variable(
+        "METRICS_TOKEN", "metrics_token", _secret, "a secret", "A bearer token that /metrics then wants. Default: none"
+    ),
+)

@@ -1,0 +1,176 @@
+"""What the commands' arguments have in common: a parser that refuses in one sentence, the shared flags, the values."""
+
+import ipaddress
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any, NoReturn, Protocol, cast
+
+from .failures import Usage
+
+MOST_QUOTA = 10**15
+"""Two billion dollars: sums of a few thousand of them still fit into the database's 64 bits."""
+LONGEST_NAME = 64
+
+Work = Callable[[Namespace], Coroutine[Any, Any, int]]
+"""What a command does: from its arguments to its exit status."""
+
+
+class Commands(Protocol):
+    """What `add_subparsers` returns."""
+
+    def add_parser(self, name: str, *, help: str, description: str) -> ArgumentParser: ...
+
+
+class Parser(ArgumentParser):
+    """Raises `Usage` where argparse prints its usage and leaves. No flag may be abbreviated: another may come."""
+
+    def __init__(self, prog: str | None = None, **options: Any) -> None:
+        super().__init__(prog, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise Usage(message)
+
+
+def group(prog: str, description: str) -> tuple[Parser, Commands]:
+    """The parser of a group of commands (`tollway user`), and where its commands are added."""
+    parser = Parser(prog, description=description)
+    return parser, cast("Commands", parser.add_subparsers(dest="action", required=True, metavar="ACTION"))
+
+
+def command(commands: Commands, name: str, work: Work, summary: str) -> ArgumentParser:
+    """One command of a group, with the flags that all have."""
+    parser = commands.add_parser(name, help=summary, description=f"{summary[:1].upper()}{summary[1:]}.")
+    return finish(parser, on_loop(work))
+
+
+def finish(parser: ArgumentParser, run: Callable[[Namespace], int]) -> ArgumentParser:
+    """Add the flags that every command has, and what runs it."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parser.add_argument("--data-dir", type=folder, metavar="DIR", help="the data directory, instead of DATA_DIR")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def on_loop(work: Work) -> Callable[[Namespace], int]:
+    """Run the work on an event loop of its own."""
+
+    def run(arguments: Namespace) -> int:
+        # Only now: whoever asks for help does not wait for the event loop's modules.
+        import asyncio
+
+        return asyncio.run(work(arguments))
+
+    return run
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A whole number between two bounds."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+        if not low <= value <= high:
+            raise ArgumentTypeError(f"must lie between {low} and {high}, not {text}")
+        return value
+
+    return parse
+
+
+quota = whole(0, MOST_QUOTA)
+number = whole(1, 2**63 - 1)
+limit = whole(0, 2**31 - 1)
+
+
+def folder(text: str) -> str:
+    if not text:
+        raise ArgumentTypeError("must name a folder")
+    return text
+
+
+def text(value: str) -> str:
+    """Any text that can be stored; bytes that are no UTF-8 cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ArgumentTypeError("must be UTF-8 text") from None
+    return value
+
+
+def name(text: str) -> str:
+    """A name of 1 to 64 characters that can be printed and does not begin or end with a blank."""
+    if not 1 <= len(text) <= LONGEST_NAME or not text.isprintable() or text != text.strip():
+        raise ArgumentTypeError(f"must be a name of 1 to {LONGEST_NAME} printable characters, not {text[:80]!r}")
+    return text
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names between commas or line breaks, each once, in the order given; at least one."""
+    parts = (part.strip() for part in text.replace("\n", ",").split(","))
+    found = tuple(dict.fromkeys(part for part in parts if part))
+    if not found:
+        raise ArgumentTypeError("must name at least one")
+    return found
+
+
+def networks(text: str) -> tuple[str, ...]:
+    """Addresses or networks between commas."""
+    found = names(text)
+    for each in found:
+        try:
+            ipaddress.ip_network(each, strict=False)
+        except ValueError:
+            raise ArgumentTypeError(f"must be addresses or networks such as 10.0.0.0/8, not {each!r}") from None
+    return found
+
+
+def moment(text: str) -> int:
+    """An ISO 8601 date or time as milliseconds since the epoch; UTC unless it names an offset."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"must be a date or time such as 2027-01-31T18:00:00Z, not {text!r}") from None
+    try:
+        return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (OverflowError, ValueError):
+        raise ArgumentTypeError(f"must be a time that a calendar has, not {text!r}") from None
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    import orjson
+
+    try:
+        value: object = orjson.loads(text)
+        orjson.dumps(value)  # what is nested too deeply can be read, but not be stored
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+        raise ArgumentTypeError(f"must be a JSON object: {error}") from None
+    if not isinstance(value, dict):
+        raise ArgumentTypeError("must be a JSON object, such as {}")
+    return cast("dict[str, Any]", value)
+
+
+def switch(text: str) -> bool:
+    try:
+        return {"true": True, "false": False}[text.lower()]
+    except KeyError:
+        raise ArgumentTypeError(f"must be true or false, not {text!r}") from None
+
+
+def secret_from_stdin(prompt: str) -> str:
+    """
+    Everything on standard input, without the line break at its end; asked for, without echo, at a terminal.
+
+    Secrets come this way because arguments are seen by every user of the machine.
+    """
+    if sys.stdin.isatty():
+        import getpass
+
+        return getpass.getpass(f"{prompt}: ")
+    try:
+        return sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise Usage(f"the {prompt.lower()} on standard input must be UTF-8 text") from None

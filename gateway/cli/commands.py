@@ -1,0 +1,147 @@
+"""The commands, the manual page over them, and the one place where a failure becomes a sentence and a status."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from .arguments import Parser
+from .failures import Failure, Usage, explained
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command, or a group of them: the module of this package whose `parser()` knows its arguments."""
+
+    name: str
+    summary: str
+    module: str
+
+    def parser(self) -> Parser:
+        return import_module(f".{self.module}", __package__).parser()
+
+
+COMMANDS = (
+    Command("serve", "serve the relay until SIGTERM", "serve"),
+    Command("demo", "serve with a user, a key and a channel that needs no network", "demo"),
+    Command("user", "create, list and switch users; top up their balance", "user"),
+    Command("token", "create, list, switch and delete the keys that callers hold", "token"),
+    Command("channel", "create, list, test, change and delete upstream accounts", "channel"),
+    Command("explain", "say where a request would go, why not elsewhere, and what it may cost", "explain"),
+    Command("logs", "show what was served, to whom, and what it cost", "logs"),
+    Command("option", "list, set and unset the options that take effect while serving", "option"),
+    Command("price", "list, set and unset your own prices of models", "price"),
+    Command("group", "list, set and delete user groups and their price ratios", "group"),
+    Command("db", "show the database's schema and bring it up to date", "db"),
+)
+
+MANUAL = """\
+NAME
+    tollway - a gateway for AI models: one base URL and one key, many upstreams, every request metered
+
+SYNOPSIS
+    tollway COMMAND [ARGUMENT ...] [--json] [--data-dir DIR]
+    tollway COMMAND --help
+    tollway --version
+
+COMMANDS
+{commands}
+
+    Every command works beside a server that runs on the same data directory; the server takes changes over within
+    a second. With --json a command prints exactly one JSON document (logs: one a line). Passwords and, if you like,
+    upstream keys are read from standard input, because arguments can be seen by others on the machine.
+
+ENVIRONMENT
+    DATA_DIR        where everything is kept; --data-dir goes before it. Default: data
+    SQL_DSN         the database, if it is not SQLite in DATA_DIR
+    CRYPTO_SECRET   encrypts upstream keys and hashes callers' keys. Default: made at first use, kept in DATA_DIR
+    HOST, PORT      the address to listen on. Default: 127.0.0.1 and 3000
+    `tollway serve --help` lists all of them.
+
+FILES
+    DATA_DIR/tollway.db       the database, with tollway.db-wal and tollway.db-shm beside it
+    DATA_DIR/crypto_secret    the secret; without it the keys in the database are lost, so back up both
+
+EXAMPLES
+    See it work, with nothing to set up:
+        tollway demo
+    A gateway of your own:
+        printf %s "$PASSWORD" | tollway user create --username root --role root --password-stdin --quota 50000000
+        printf %s "$OPENAI_KEY" | tollway channel create --name openai --type openai --key-stdin --models gpt-4o-mini
+        tollway token create --user root --name laptop
+        tollway serve
+    Ask why a request goes where it goes:
+        tollway explain --user root --model gpt-4o-mini
+    What alice spent in the last hour:
+        tollway logs --user alice --since 1h
+
+EXIT STATUS
+    0   done
+    1   it could not be done; a sentence on standard error says why
+    2   the command or a setting cannot be right; the sentence names it
+    130 interrupted
+"""
+
+
+def manual() -> str:
+    """The page that `tollway --help` prints."""
+    return MANUAL.format(commands="\n".join(f"    {command.name:<9} {command.summary}" for command in COMMANDS))
+
+
+def run(argv: Sequence[str]) -> int:
+    """One command, from its arguments to its exit status."""
+    first, rest = (argv[0], list(argv[1:])) if argv else ("", [])
+    if first == "help":
+        first, rest = (rest[0], ["--help"]) if rest else ("--help", [])
+    if first in ("-h", "--help"):
+        return _print(manual())
+    if first == "--version":
+        from ..version import version
+
+        return _print(f"tollway {version()}\n")
+    command = next((each for each in COMMANDS if each.name == first), None)
+    if command is None:
+        known = ", ".join(each.name for each in COMMANDS)
+        problem = f"{first!r} is no command" if first else "a command is missing"
+        return _refuse("tollway", Usage(f"{problem}: it is one of {known}; see tollway --help"))
+    return _perform(command, rest)
+
+
+def _perform(command: Command, argv: list[str]) -> int:
+    try:
+        arguments = command.parser().parse_args(argv)
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        _drop_stdout()
+        return 0
+    except SystemExit as ended:  # argparse, after it has printed a command's help
+        return ended.code if isinstance(ended.code, int) else 0
+    except Exception as error:
+        failure = explained(error)
+        if failure is None:
+            raise
+        return _refuse(f"tollway {command.name}", failure)
+
+
+def _refuse(who: str, failure: Failure) -> int:
+    sentence = "".join(character if character.isprintable() else " " for character in str(failure))
+    print(f"{who}: {sentence}", file=sys.stderr)
+    return failure.status
+
+
+def _print(text: str) -> int:
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        _drop_stdout()
+    return 0
+
+
+def _drop_stdout() -> None:
+    """The reader has gone (`tollway logs | head`): what is still buffered must not fail once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,191 @@
+"""`tollway explain`: where a request would go, and what it may cost. No upstream is asked."""
+
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import orjson
+from msgspec.structs import replace
+
+from ...adapters.call import Call
+from ...adapters.errors import BadRequest, GatewayError
+from ...adapters.operations import OPERATIONS
+from ...adapters.registry import provider_of
+from ...adapters.suffix import parse_model
+from ...config.options import Options
+from ...middleware.intake import LONGEST_MODEL, read_call, read_document
+from ...middleware.state import Principal
+from ..explain import Balance, Cost, Explanation, Way, World, explain
+from ..snapshot import Snapshot, principal_of
+from ..store import tokens, users
+from ..store.records import Role, UserRow, UserStatus
+from .arguments import Parser, finish, name, number, on_loop, text
+from .failures import Failure, Usage
+from .output import clean, dollars, table, tell
+from .session import opened_data_dir, settings_of, user_named
+
+RELAYED = {operation.name: operation for operation in OPERATIONS if operation.relayed}
+
+
+def parser() -> Parser:
+    parser = Parser(
+        "tollway explain",
+        description="Say where a request would go, which channels are left out and why, what it may cost, and what "
+        "the balance allows. No upstream is asked, and what a running server knows of ill channels is not known here.",
+    )
+    caller = parser.add_mutually_exclusive_group(required=True)
+    caller.add_argument("--user", type=name, metavar="NAME", help="a request of this user, with a key without limits")
+    caller.add_argument("--token-id", type=number, metavar="N", help="a request with this key")
+    parser.add_argument(
+        "--model", type=text, help="the model's name, as a client sends it; may stand in the body instead"
+    )
+    parser.add_argument(
+        "--operation",
+        choices=RELAYED,
+        default="chat_completions",
+        metavar="NAME",
+        help=f"one of {', '.join(RELAYED)}. Default: chat_completions",
+    )
+    parser.add_argument("--body", metavar="FILE", help="the request's JSON, to size it; - is standard input")
+    finish(parser, on_loop(explain_request))
+    return parser
+
+
+async def explain_request(arguments: Namespace) -> int:
+    """Exit status 0 also for a request that would be refused: the question was answered."""
+    call = _call(arguments)
+    settings = settings_of(arguments)
+    async with opened_data_dir(arguments) as opened:
+        defaults = Options(force_stream_usage=settings.force_stream_option)
+        snapshot = Snapshot(opened.store, opened.vault, defaults=defaults)
+        await snapshot.load()
+        if arguments.user is not None:
+            user = await user_named(opened.store, arguments.user)
+            principal, balance = _anyone_of(user), Balance(user.quota)
+        else:
+            token = next(iter(await tokens.by_ids(opened.store, [arguments.token_id])), None)
+            owner = None if token is None else await users.by_id(opened.store, token.user_id)
+            if token is None or owner is None:
+                raise Failure(f"the token {arguments.token_id} does not exist")
+            principal = principal_of(token, owner, snapshot.ratios.current)
+            balance = Balance(owner.quota, None if token.unlimited else token.remain_quota)
+    world = World(snapshot.pool.index, snapshot.prices, snapshot.ratios, snapshot.options.current)
+    explanation = explain(call, principal, world, balance, now=time.time())
+    return tell(arguments, _document(explanation), _text(explanation))
+
+
+def _anyone_of(user: UserRow) -> Principal:
+    return Principal(
+        token_id=0,
+        user_id=user.id,
+        username=user.username,
+        group=user.group,
+        user_group=user.group,
+        is_admin=user.role >= Role.ADMIN,
+        unlimited=True,
+        disabled="" if user.status is UserStatus.ENABLED else "user",
+    )
+
+
+def _call(arguments: Namespace) -> Call:
+    """The call that the arguments describe, checked as intake checks it. Raises `Usage`."""
+    operation = RELAYED[arguments.operation]
+    model: str = arguments.model or ""
+    if arguments.body is None:
+        if not 1 <= len(model) <= LONGEST_MODEL:
+            raise Usage(f"argument --model: must be a name of 1 to {LONGEST_MODEL} characters, unless --body has one")
+        call = Call(operation, model, model)
+    elif operation.body == "form":
+        raise Usage(f"argument --body: {operation.name} takes a form, not JSON; leave it out")
+    else:
+        try:
+            body = _body(arguments.body)
+            if model:
+                body = orjson.dumps({**read_document(body), "model": model})
+            call = read_call(operation, body, b"application/json", [], b"")
+        except BadRequest as error:
+            raise Usage(f"argument --body: {error.message}") from None
+    found = parse_model(call.model)
+    return replace(call, base_model=found.base, effort=found.effort)
+
+
+def _body(path: str) -> bytes:
+    if path == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Usage(f"argument --body: {path} cannot be read: {error.strerror}") from None
+
+
+def _document(found: Explanation) -> dict[str, Any]:
+    return {
+        "model": found.model,
+        "served_as": found.served_as,
+        "operation": found.operation,
+        "group": found.group,
+        "refusal": None if found.refusal is None else _refusal(found.refusal),
+        "candidates": [
+            {
+                "channel": way.channel.id,
+                "name": way.channel.name,
+                "provider": provider_of(way.channel.type).name,
+                "key": way.key_index,
+                "priority": way.channel.priority,
+                "weight": way.channel.weight,
+                "chance": round(way.chance, 4),
+                "upstream_model": way.upstream_model,
+            }
+            for way in found.ways
+        ],
+        "excluded": [
+            {"channel": each.channel.id, "name": each.channel.name, "key": each.key_index, "reason": each.reason}
+            for each in found.excluded
+        ],
+        "cost": None if found.cost is None else {name: getattr(found.cost, name) for name in Cost.__slots__},
+        "available": found.available,
+        "affordable_requests": found.affordable,
+    }
+
+
+def _refusal(error: GatewayError) -> dict[str, Any]:
+    return {"status": error.status, "code": error.code, "message": error.message}
+
+
+def _text(found: Explanation) -> str:
+    paragraphs = [_verdict(found)]
+    if found.ways:
+        headings = ("channel", "name", "key", "priority", "weight", "chance", "asks for")
+        paragraphs.append(table(headings, map(_way_line, found.ways), empty=""))
+    if found.excluded:
+        rows = ((each.channel.id, each.channel.name, each.key_index, each.reason) for each in found.excluded)
+        paragraphs.append(table(("left out", "name", "key", "why"), rows, empty=""))
+    paragraphs.append(_money(found))
+    return "\n\n".join(paragraphs)
+
+
+def _verdict(found: Explanation) -> str:
+    what = f"{clean(found.model)} ({found.operation}, group {clean(found.group)})"
+    if (refusal := found.refusal) is not None:
+        return f"{what} would be refused with {refusal.status} {refusal.code}: {clean(refusal.message)}"
+    return f"{what} would go to the first of these that answers:"
+
+
+def _way_line(way: Way) -> tuple[object, ...]:
+    channel = way.channel
+    chance = f"{way.chance:.0%}"
+    return channel.id, channel.name, way.key_index, channel.priority, channel.weight, chance, way.upstream_model
+
+
+def _money(found: Explanation) -> str:
+    cost = found.cost
+    if cost is None:
+        return f"It has no price. The balance is {dollars(found.available)}."
+    more = "any number of such requests" if found.affordable is None else f"{found.affordable} such requests at least"
+    return (
+        f"1K tokens in cost {dollars(cost.input_1k)}, 1K out {dollars(cost.output_1k)} (group ratio {cost.ratio}). "
+        f"This request costs {dollars(cost.least)} to {dollars(cost.reserved)}; the latter is held while it runs.\n"
+        f"The balance of {dollars(found.available)} covers {more}."
+    )

@@ -1,0 +1,66 @@
+"""`tollway group`: user groups, and the share of a price that each pays."""
+
+from argparse import ArgumentTypeError, Namespace
+from decimal import Decimal, InvalidOperation
+
+from ...config.groups import GroupError, GroupRatios
+from ..store import groups
+from ..store.records import GroupRow
+from .arguments import Parser, command, group, name
+from .failures import Failure
+from .output import table, tell
+from .session import now_ms, opened_store
+
+LONGEST_DESCRIPTION = 255
+
+
+def parser() -> Parser:
+    parser, commands = group("tollway group", "Groups: which channels a user reaches, and at what share of the price.")
+    command(commands, "list", list_groups, "list the groups that were set here")
+    setting = command(commands, "set", set_group, "set a group's price ratio")
+    setting.add_argument("name", type=name, metavar="NAME", help="the group")
+    setting.add_argument("--ratio", type=ratio, required=True, metavar="R", help="the factor on prices, such as 0.8")
+    setting.add_argument("--description", type=description, default="", metavar="TEXT", help="what the group is for")
+    deleting = command(commands, "delete", delete_group, "forget a group's ratio; users and channels keep its name")
+    deleting.add_argument("name", type=name, metavar="NAME", help="the group")
+    return parser
+
+
+def ratio(text: str) -> Decimal:
+    try:
+        value = Decimal(text)
+        GroupRatios(ratios={"group": value})
+    except (InvalidOperation, GroupError):
+        raise ArgumentTypeError(f"must be a number from 0 to 1000000, not {text!r}") from None
+    return value
+
+
+def description(text: str) -> str:
+    if len(text) > LONGEST_DESCRIPTION or not text.isprintable():
+        raise ArgumentTypeError(f"must be at most {LONGEST_DESCRIPTION} printable characters")
+    return text
+
+
+async def list_groups(arguments: Namespace) -> int:
+    async with opened_store(arguments) as store:
+        rows = await groups.list_all(store)
+    documents = [{"name": row.name, "ratio": str(row.ratio), "description": row.description} for row in rows]
+    text = table(
+        ("name", "ratio", "description"), (tuple(each.values()) for each in documents), empty="There are no groups."
+    )
+    return tell(arguments, documents, text)
+
+
+async def set_group(arguments: Namespace) -> int:
+    row = GroupRow(arguments.name, arguments.ratio, arguments.description)
+    async with opened_store(arguments, create=True) as store:
+        await groups.put(store, row, now_ms=now_ms())
+    document = {"name": row.name, "ratio": str(row.ratio)}
+    return tell(arguments, document, f"Group {row.name} pays {row.ratio} of a price.")
+
+
+async def delete_group(arguments: Namespace) -> int:
+    async with opened_store(arguments) as store:
+        if not await groups.delete(store, arguments.name, now_ms=now_ms()):
+            raise Failure(f"the group {arguments.name!r} was not set here")
+    return tell(arguments, {"name": arguments.name, "status": "deleted"}, f"Group {arguments.name} is deleted.")

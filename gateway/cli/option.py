@@ -1,0 +1,117 @@
+"""`tollway option`: what an operator may change while the gateway serves."""
+
+import dataclasses
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...config.groups import GroupError, GroupRatios
+from ...config.options import NEW_API_NAMES, OptionError, Options, parse_option
+from ..store import Store, options
+from .arguments import Parser, command, group, text
+from .failures import Failure, Usage
+from .output import table, tell
+from .session import now_ms, opened_store
+
+GROUP_MEANINGS = dict(
+    zip(
+        GroupRatios().to_options(),
+        (
+            "JSON: group -> the share of a price paid in it.",
+            "JSON: user's group -> group used -> the share paid there instead.",
+            "JSON: group -> label; the groups that every user's keys may name.",
+            "JSON: user's group -> additions (+:group) and removals (-:group) to those.",
+            "JSON: the groups that `auto` tries, in order.",
+        ),
+        strict=True,
+    )
+)
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Options)}
+
+
+def parser() -> Parser:
+    parser, commands = group("tollway option", "Options: settings that take effect while the gateway serves.")
+    command(commands, "list", list_options, "list every option with its value, its default and its meaning")
+    setting = command(commands, "set", set_option, "set an option")
+    setting.add_argument("name", metavar="NAME", help="the option's name, or New API's name for it")
+    setting.add_argument(
+        "value", type=text, metavar="VALUE", help="a number, true or false, or text; lists have one entry a line"
+    )
+    unsetting = command(commands, "unset", unset_option, "give an option its default again")
+    unsetting.add_argument("name", metavar="NAME", help="the option's name, or New API's name for it")
+    return parser
+
+
+async def list_options(arguments: Namespace) -> int:
+    async with opened_store(arguments) as store:
+        stored = await options.list_all(store)
+    found = list(_documents(stored))
+    rows = ((each["name"], _text(each["value"]), _text(each["default"]), each["meaning"]) for each in found)
+    return tell(arguments, found, table(("name", "value", "default", "meaning"), rows, empty=""))
+
+
+async def set_option(arguments: Namespace) -> int:
+    name = _known(arguments.name)
+    try:
+        if name in GROUP_MEANINGS:
+            GroupRatios.from_options({name: arguments.value})
+        else:
+            parse_option(name, arguments.value)
+    except (OptionError, GroupError) as error:
+        raise Usage(f"argument VALUE: {error}") from None
+    async with opened_store(arguments, create=True) as store:
+        await options.set_many(store, {name: arguments.value}, now_ms=now_ms())
+        await _unset_aliases(store, name)
+    return tell(arguments, {"name": name, "value": arguments.value}, f"{name} is set.")
+
+
+async def unset_option(arguments: Namespace) -> int:
+    name = _known(arguments.name)
+    async with opened_store(arguments) as store:
+        was_set = await options.unset(store, name, now_ms=now_ms())
+        was_set = await _unset_aliases(store, name) or was_set
+    return tell(arguments, {"name": name, "was_set": was_set}, f"{name} has its default.")
+
+
+async def _unset_aliases(store: Store, name: str) -> bool:
+    """New API's spelling of the option, from an adopted database, would go on saying something else."""
+    aliases = [alias for alias, own in NEW_API_NAMES.items() if own == name]
+    removed = [await options.unset(store, alias, now_ms=now_ms()) for alias in aliases]
+    return any(removed)
+
+
+def _known(name: str) -> str:
+    """Our spelling of an option. Raises `Usage`."""
+    own = NEW_API_NAMES.get(name, name)
+    if own not in DEFAULTS and own not in GROUP_MEANINGS:
+        raise Usage(f"argument NAME: {name!r} is no option; see tollway option list")
+    return own
+
+
+def _documents(stored: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    own = {NEW_API_NAMES.get(name, name): (name, value) for name, value in stored.items()}
+    for field in dataclasses.fields(Options):
+        name, stored_text = own.get(field.name, (field.name, None))
+        value = field.default if stored_text is None else _parsed(name, stored_text)
+        yield _document(field.name, value, field.default, stored_text is not None, field.metadata["meaning"])
+    for name, default in GroupRatios().to_options().items():
+        yield _document(name, stored.get(name, default), default, name in stored, GROUP_MEANINGS[name])
+
+
+def _document(name: str, value: Any, default: Any, is_set: bool, meaning: str) -> dict[str, Any]:
+    return {"name": name, "value": value, "default": default, "set": is_set, "meaning": meaning}
+
+
+def _parsed(name: str, stored: str) -> Any:
+    try:
+        return parse_option(name, stored)
+    except OptionError as error:
+        raise Failure(f"a stored setting cannot be used: {error}; see tollway option unset") from None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"{len(value)} entries"  # pyright: ignore[reportUnknownArgumentType]
+    return str(value)

@@ -1,0 +1,211 @@
+"""
+Why a request goes where it goes: the decisions of the relay's layers, in their order, without making the request.
+
+Pure: it is given what the relay knows and asks nobody. Health is left out, for it belongs to a serving process; the
+order inside a priority is drawn anew for each request, so what is told of it is the chance to come first.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from random import Random
+
+from ..adapters.call import Call
+from ..adapters.errors import (
+    BadRequest,
+    ClientError,
+    Forbidden,
+    GatewayError,
+    InsufficientQuota,
+    NoHealthyChannel,
+    NotFound,
+)
+from ..adapters.exchange import upstream_name
+from ..config.channel import Channel
+from ..config.options import Options
+from ..config.pricing import Price, Usage, quota_for
+from ..config.tariff import Tariff
+from ..middleware.memory import MemoryChannelPool
+from ..middleware.metering import reservation
+from ..middleware.ports import Prices, Ratios
+from ..middleware.routing.health import Health
+from ..middleware.routing.plan import ChannelIndex, make_plan
+from ..middleware.state import Candidate, Principal
+from ..middleware.token_auth import check
+
+THOUSAND = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the relay knows when a request comes."""
+
+    index: ChannelIndex
+    prices: Prices
+    ratios: Ratios
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What the caller has left, in quota; `token` is None for a token that only its user's balance limits."""
+
+    user: int
+    token: int | None = None
+
+    @property
+    def available(self) -> int:
+        return self.user if self.token is None else min(self.user, self.token)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """
+    One candidate. `chance`: that its channel comes first among those of its priority, 0 to 1. `upstream_model`: what
+    the upstream calls the model.
+    """
+
+    channel: Channel
+    key_index: int
+    chance: float
+    upstream_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """A channel, or one of its keys, that is not a candidate, and why."""
+
+    channel: Channel
+    reason: str
+    key_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """
+    What the call costs, in quota, with the group's ratio: 1,000 tokens in, 1,000 tokens out, a call without any
+    token, and what is held for this call (`reserved`: its input as estimated and the output that it may have).
+    `ratio` is the group's, as text. `source` says where the price is published.
+    """
+
+    input_1k: int
+    output_1k: int
+    least: int
+    reserved: int
+    ratio: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """
+    `refusal` is what a client would be told now, None if the call would be made. `served_as`: the name under which the
+    channels list the model. `affordable`: how many calls of this size the balance covers, None for any number.
+    """
+
+    model: str
+    served_as: str
+    operation: str
+    group: str
+    refusal: GatewayError | None
+    ways: tuple[Way, ...]
+    excluded: tuple[Excluded, ...]
+    cost: Cost | None
+    available: int
+    affordable: int | None
+
+
+def explain(call: Call, principal: Principal, world: World, balance: Balance, *, now: float) -> Explanation:
+    """`now`: seconds since the epoch, for keys that expire. The address a key may come from is not judged."""
+    models = tuple(dict.fromkeys((call.model, call.base_model)))
+    served_as = next((model for model in models if world.index.serving(principal.group, model)), call.model)
+    candidates, exclusions = make_plan(
+        world.index.serving(principal.group, served_as),
+        model=served_as,
+        operation=call.operation.name,
+        health=Health(),
+        now=0.0,
+        random=Random(0),
+    )
+    price = world.prices.price_for(call.model, call.base_model)
+    cost = None if price is None else _cost(call, principal, price, world)
+    return Explanation(
+        model=call.model,
+        served_as=served_as,
+        operation=call.operation.name,
+        group=principal.group,
+        refusal=next(_refusals(call, models, principal, world, balance, cost, now), None),
+        ways=tuple(_ways(call, candidates)),
+        excluded=(
+            *(Excluded(each.channel, each.reason, each.key_index) for each in exclusions),
+            *_elsewhere(world.index, principal.group, served_as),
+        ),
+        cost=cost,
+        available=balance.available,
+        affordable=None if cost is None or not cost.reserved else max(0, balance.available) // cost.reserved,
+    )
+
+
+def _refusals(
+    call: Call,
+    models: tuple[str, ...],
+    principal: Principal,
+    world: World,
+    balance: Balance,
+    cost: Cost | None,
+    now: float,
+) -> Iterator[GatewayError]:
+    """Everything that the layers would say no to, outermost first."""
+    try:
+        check(replace(principal, networks=()), "", now)
+    except ClientError as error:
+        yield error
+    yield from _too_poor(balance, 1, "is used up")
+    if principal.models is not None and principal.models.isdisjoint(models):
+        yield Forbidden(f"This API key may not use the model {call.model!r}.", param="model", code="model_not_allowed")
+    try:
+        MemoryChannelPool(world.index.channels).plan(principal, models, call.operation, affinity=None)
+    except (NotFound, NoHealthyChannel) as error:
+        yield error
+    if cost is None and not world.options.accept_unknown_models:
+        yield BadRequest(
+            f"The model {call.model!r} has no price, so it is not served.", param="model", code="model_price_error"
+        )
+    if cost is not None:
+        yield from _too_poor(balance, cost.reserved, f"does not cover this request, which may cost {cost.reserved}")
+
+
+def _too_poor(balance: Balance, quota: int, problem: str) -> Iterator[InsufficientQuota]:
+    if balance.user < quota:
+        yield InsufficientQuota(f"The balance {problem}.")
+    if balance.token is not None and balance.token < quota:
+        yield InsufficientQuota(f"The key's quota {problem}.", code="token_quota_exhausted")
+
+
+def _ways(call: Call, candidates: tuple[Candidate, ...]) -> Iterator[Way]:
+    channels = {each.channel.id: each.channel for each in candidates}.values()
+    for each in candidates:
+        tier = [other.weight for other in channels if other.priority == each.channel.priority]
+        # Where nobody has a weight, all have the same.
+        chance = each.channel.weight / sum(tier) if sum(tier) else 1 / len(tier)
+        yield Way(each.channel, each.key_index, chance, upstream_name(each.channel, call))
+
+
+def _elsewhere(index: ChannelIndex, group: str, model: str) -> Iterator[Excluded]:
+    """The channels that were not even looked at."""
+    for channel in index.channels:
+        if model not in channel.models:
+            yield Excluded(channel, f"it does not list the model {model}")
+        elif group not in channel.groups:
+            yield Excluded(channel, f"it does not serve the group {group}")
+
+
+def _cost(call: Call, principal: Principal, price: Price, world: World) -> Cost:
+    ratio = world.ratios.ratio(principal.user_group, principal.group)
+    return Cost(
+        input_1k=quota_for(Usage(input_tokens=THOUSAND), price, ratio)[0],
+        output_1k=quota_for(Usage(output_tokens=THOUSAND), price, ratio)[0],
+        least=quota_for(Usage(), price, ratio)[0],
+        reserved=reservation(call, Tariff(price, ratio), world.options),
+        ratio=str(ratio),
+        source=price.source,
+    )

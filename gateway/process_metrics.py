@@ -1,0 +1,55 @@
+"""What a process knows about itself, read when Prometheus asks: breakers, connections, tasks, memory."""
+
+import asyncio
+import os
+import resource
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from .snapshot import Snapshot
+from .upstream import Upstreams
+
+BREAKER_STATES = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
+
+
+class ProcessMetrics(Collector):
+    """A collector over live objects: nothing is counted on the relay's path."""
+
+    def __init__(self, snapshot: Snapshot, upstreams: Upstreams, loop: asyncio.AbstractEventLoop) -> None:
+        self._snapshot = snapshot
+        self._upstreams = upstreams
+        self._loop = loop
+
+    def collect(self) -> Iterator[Metric]:
+        breakers = GaugeMetricFamily(
+            "tollway_breaker_state", "0 closed, 0.5 half open, 1 open.", labels=("channel", "key", "model")
+        )
+        for (channel, key, model), state in list(self._snapshot.pool.health.states(time.monotonic())):
+            breakers.add_metric((str(channel), str(key), model), BREAKER_STATES[state])
+        yield breakers
+        stats = self._upstreams.stats()
+        yield GaugeMetricFamily("tollway_upstream_connections_open", "Connections to upstreams.", value=stats.open)
+        yield GaugeMetricFamily("tollway_upstream_connections_idle", "Of these, kept for later.", value=stats.idle)
+        yield GaugeMetricFamily(
+            "tollway_charges_pending", "Charges not yet written.", value=self._snapshot.ledger.pending
+        )
+        yield GaugeMetricFamily("tollway_tasks", "Tasks of the event loop.", value=len(asyncio.all_tasks(self._loop)))
+        yield GaugeMetricFamily("tollway_open_files", "Open file descriptors.", value=len(os.listdir("/proc/self/fd")))
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        yield GaugeMetricFamily("tollway_cpu_seconds", "CPU time used.", value=usage.ru_utime + usage.ru_stime)
+        yield GaugeMetricFamily("tollway_resident_bytes", "Resident memory.", value=resident_bytes())
+
+
+def resident_bytes() -> int:
+    """From /proc/self/statm, in bytes (Linux)."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def register_process_metrics(registry: CollectorRegistry, snapshot: Snapshot, upstreams: Upstreams) -> None:
+    registry.register(ProcessMetrics(snapshot, upstreams, asyncio.get_running_loop()))

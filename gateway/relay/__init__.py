@@ -1,0 +1,1 @@
+"""What the relay door leads to: the one generic streaming proxy, and the model lists."""

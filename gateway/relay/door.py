@@ -1,0 +1,40 @@
+"""The relay's door: which requests are operations at all, and which of them the gateway answers itself."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ...adapters.errors import MethodNotAllowed, NotFound
+from ...middleware.paths import operation_of, route_path
+
+
+class RelayDoor:
+    """Refuse unknown paths with 404 and wrong methods with 405, before anything is asked of the caller."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            method, operation = scope["method"], operation_of(scope)
+            if operation is None:
+                raise NotFound(f"Unknown URL: {method} {route_path(scope)[:200]}", code="unknown_url")
+            if method != operation.method:
+                raise MethodNotAllowed(
+                    f"{operation.path} takes {operation.method}.", headers=((b"allow", operation.method.encode()),)
+                )
+        elif scope["type"] == "websocket":
+            # No operation speaks WebSocket yet. Closing before accepting is answered with 403 (ASGI 3.0).
+            return await send({"type": "websocket.close", "code": 1008})
+        await self.app(scope, receive, send)
+
+
+class Dispatch:
+    """Send the operations that are relayed down the chain, and the others to the gateway's own endpoint."""
+
+    def __init__(self, *, relayed: ASGIApp, own: ASGIApp) -> None:
+        self.relayed = relayed
+        self.own = own
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        operation = operation_of(scope)
+        app = self.own if operation is not None and not operation.relayed else self.relayed
+        await app(scope, receive, send)

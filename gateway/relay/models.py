@@ -1,0 +1,57 @@
+"""The model lists: what the caller's key can use now, in OpenAI's shape."""
+
+from urllib.parse import unquote
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from ...adapters.errors import NotFound
+from ...adapters.operations import MODEL_PREFIX
+from ...adapters.registry import PROVIDERS
+from ...middleware.memory import MemoryChannelPool
+from ...middleware.paths import route_path
+from ...middleware.state import PRINCIPAL, Principal
+
+CREATED = 1626777600
+"""One date for every model: vendors' own are not known, and clients want a number."""
+
+
+class ModelsEndpoint:
+    """`GET /v1/models` and `GET /v1/models/{model}`: only models that a channel serves to the caller's group."""
+
+    def __init__(self, *, pool: MemoryChannelPool) -> None:
+        self.pool = pool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        principal = PRINCIPAL.get(scope)
+        path = route_path(scope)
+        models = self._models(principal)
+        if path.startswith(MODEL_PREFIX):
+            name = unquote(path.removeprefix(MODEL_PREFIX))
+            if name not in models:
+                raise NotFound(
+                    f"The model {name[:200]!r} does not exist or is not open to you.",
+                    param="model",
+                    code="model_not_found",
+                )
+            document = self._describe(principal, name)
+        else:
+            document = {"object": "list", "data": [self._describe(principal, name) for name in models]}
+        body = orjson.dumps(document)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _models(self, principal: Principal) -> list[str]:
+        models = self.pool.index.models_of(principal.group)
+        return models if principal.models is None else [name for name in models if name in principal.models]
+
+    def _describe(self, principal: Principal, name: str) -> dict[str, object]:
+        channels = self.pool.index.serving(principal.group, name)
+        provider = PROVIDERS.get(channels[0].type) if channels else None
+        return {
+            "id": name,
+            "object": "model",
+            "created": CREATED,
+            "owned_by": provider.name.lower() if provider is not None else "custom",
+        }

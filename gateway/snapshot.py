@@ -1,0 +1,222 @@
+"""
+Everything the relay looks up, in memory, and kept true by polling the store's change list.
+
+Loaded whole at the start; afterwards a change reloads its own row (tokens, users) or its own table (the small ones).
+The relay itself never asks the store.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..config.groups import GroupRatios
+from ..config.live import Live
+from ..config.options import OptionError, Options
+from ..config.price_book import PriceBook
+from ..config.pricing import Price, PriceError
+from ..middleware.memory import MemoryChannelPool
+from ..middleware.state import Candidate, Principal
+from .ledger import StoreLedger
+from .secrets_at_rest import CannotDecrypt, Vault
+from .store import Store, StoreError, changes, channels, groups, options, prices, tokens, users
+from .store.records import Role, TokenRow, TokenStatus, UserRow, UserStatus
+
+log = logging.getLogger("tollway.snapshot")
+
+POLL_EVERY = 0.5
+TRIM_EVERY = 3600.0
+
+
+class TokenIndex:
+    """Who owns which key, by the key's keyed hash: the keys themselves are nowhere."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._principals: dict[str, Principal] = {}
+        self._hashes: dict[int, str] = {}
+
+    def find(self, key: str) -> Principal | None:
+        return self._principals.get(self._vault.token_hash(key))
+
+    def put(self, token: TokenRow, principal: Principal) -> None:
+        self.drop(token.id)
+        self._principals[token.key_hash] = principal
+        self._hashes[token.id] = token.key_hash
+
+    def drop(self, token_id: int) -> None:
+        key_hash = self._hashes.pop(token_id, None)
+        if key_hash is not None:
+            self._principals.pop(key_hash, None)
+
+
+class CurrentPrices(Live[PriceBook]):
+    """The price book as it is now."""
+
+    def price_for(self, model: str, base_model: str) -> Price | None:
+        return self.current.price_for(model, base_model)
+
+
+class CurrentRatios(Live[GroupRatios]):
+    """The groups' ratios as they are now."""
+
+    def ratio(self, user_group: str, used_group: str):
+        return self.current.ratio(user_group, used_group)
+
+
+class Snapshot:
+    """The relay's view of the store."""
+
+    def __init__(self, store: Store, vault: Vault, *, defaults: Options) -> None:
+        self.store = store
+        self.vault = vault
+        self.options = Live(defaults)
+        self.tokens = TokenIndex(vault)
+        self.prices = CurrentPrices(PriceBook.builtin())
+        self.ratios = CurrentRatios(GroupRatios())
+        self.pool = MemoryChannelPool(options=self.options, on_dead_key=self._on_dead_key)
+        self.ledger = StoreLedger(store)
+        self._defaults = defaults
+        self._builtin = self.prices.current
+        self._seen = 0
+        self._trimmed = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def load(self) -> None:
+        """Everything. Raises `StoreError`."""
+        self._seen = await changes.latest(self.store)
+        await self._load_options()
+        await self._load_prices()
+        await self._load_channels()
+        async with self.ledger.lock:
+            await self._load_tokens(await users.list_all(self.store), await tokens.all_kept(self.store))
+
+    async def run(self) -> None:
+        """Follow the change list for as long as the process serves. A store that is away is asked again."""
+        while True:
+            await asyncio.sleep(POLL_EVERY)
+            try:
+                await self.poll()
+            except StoreError as error:
+                log.warning("changes cannot be read now: %s", error)
+
+    async def poll(self) -> None:
+        """Take over what has changed since the last time."""
+        found = await changes.since(self.store, self._seen)
+        if found:
+            kinds = {change.kind for change in found}
+            if kinds & {"option", "group"}:
+                await self._load_options()
+            if "price" in kinds:
+                await self._load_prices()
+            if "channel" in kinds:
+                await self._load_channels()
+            async with self.ledger.lock:
+                if kinds & {"option", "group"}:  # which groups a user may use has changed, for any of them
+                    await self._load_tokens(await users.list_all(self.store), await tokens.all_kept(self.store))
+                else:
+                    await self._reload(
+                        {change.ref for change in found if change.kind == "user"},
+                        {change.ref for change in found if change.kind == "token"},
+                    )
+            self._seen = found[-1].id
+        if time.monotonic() - self._trimmed > TRIM_EVERY:
+            self._trimmed = time.monotonic()
+            await changes.trim(self.store, now_ms=int(time.time() * 1000))
+
+    async def _reload(self, user_ids: set[int], token_ids: set[int]) -> None:
+        kept = {token.id: token for token in await tokens.by_ids(self.store, token_ids)} if token_ids else {}
+        for token_id in token_ids - kept.keys():
+            self.tokens.drop(token_id)
+        for user_id in user_ids:
+            for token in await tokens.of_user(self.store, user_id):
+                kept[token.id] = token
+        owners = user_ids | {token.user_id for token in kept.values()}
+        if owners:
+            await self._load_tokens(await users.by_ids(self.store, owners), kept.values())
+
+    async def _load_tokens(self, owners: Iterable[UserRow], rows: Iterable[TokenRow]) -> None:
+        owners, rows = tuple(owners), tuple(rows)
+        by_id = {owner.id: owner for owner in owners}
+        for token in rows:
+            owner = by_id.get(token.user_id)
+            if owner is None or owner.deleted_at is not None:
+                self.tokens.drop(token.id)
+            else:
+                self.tokens.put(token, principal_of(token, owner, self.ratios.current))
+        self.ledger.load(owners, rows)
+
+    async def _load_options(self) -> None:
+        rows = await options.list_all(self.store)
+        try:
+            self.options.swap(Options.parse(rows, self._defaults))
+        except OptionError as error:
+            log.error("the options stay as they were: %s", error)
+        ratios = GroupRatios.from_options(rows)
+        own = {group.name: group.ratio for group in await groups.list_all(self.store)}
+        self.ratios.swap(replace(ratios, ratios={**ratios.ratios, **own}))
+
+    async def _load_prices(self) -> None:
+        own: dict[str, Price] = {}
+        for row in await prices.list_all(self.store):
+            try:
+                own |= PriceBook.load(row.price).prices
+            except PriceError as error:
+                log.error("the price of %s stays as it was: %s", row.model, error)
+        self.prices.swap(self._builtin.merged(own))
+
+    async def _load_channels(self) -> None:
+        self.pool.replace(await channels.list_all(self.store, self.vault, on_locked=_log_locked))
+
+    def _on_dead_key(self, candidate: Candidate, reason: str) -> None:
+        task = asyncio.create_task(self._disable_key(candidate, reason))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _disable_key(self, candidate: Candidate, reason: str) -> None:
+        channel, now_ms = candidate.channel, int(time.time() * 1000)
+        try:
+            await channels.disable_key(
+                self.store, self.vault, channel.id, candidate.key_index, reason=reason, now_ms=now_ms
+            )
+        except (StoreError, CannotDecrypt) as error:
+            log.error("channel %d has a dead key that cannot be written off now: %s", channel.id, error)
+        else:
+            log.warning(
+                "channel %d (%s): key %d is disabled: %s", channel.id, channel.name, candidate.key_index, reason
+            )
+
+
+def principal_of(token: TokenRow, owner: UserRow, ratios: GroupRatios) -> Principal:
+    """The token and its owner as the relay sees them."""
+    group = token.group or owner.group
+    disabled = ""
+    if owner.status is not UserStatus.ENABLED:
+        disabled = "user"
+    elif token.status is TokenStatus.DISABLED:
+        disabled = "token"
+    elif group != owner.group and group not in ratios.usable(owner.group):
+        disabled = "group"
+    return Principal(
+        token_id=token.id,
+        user_id=owner.id,
+        token_name=token.name,
+        username=owner.username,
+        group=group,
+        user_group=owner.group,
+        is_admin=owner.role >= Role.ADMIN,
+        unlimited=token.unlimited,
+        models=None if token.models is None else frozenset(token.models),
+        networks=token.allow_ips or (),
+        expires_at=0.0 if token.status is TokenStatus.EXPIRED else token.expires_at and token.expires_at / 1000,
+        disabled=disabled,
+        exhausted=token.status is TokenStatus.EXHAUSTED,
+        requests_per_minute=token.requests_per_minute,
+        tokens_per_minute=token.tokens_per_minute,
+        parallel_requests=token.parallel_requests,
+    )
+
+
+def _log_locked(channel_id: int, error: CannotDecrypt) -> None:
+    log.error("channel %d is left out: %s", channel_id, error)

@@ -1,0 +1,25 @@
+"""The store: tables, migrations and one repository a resource. The only part that speaks to the database."""
+
+from .errors import (
+    BrokenReference,
+    Conflict,
+    ForeignDatabase,
+    SchemaTooNew,
+    StoreError,
+    Unavailable,
+    Unsupported,
+)
+from .store import Session, Store, Transaction
+
+__all__ = [
+    "BrokenReference",
+    "Conflict",
+    "ForeignDatabase",
+    "SchemaTooNew",
+    "Session",
+    "Store",
+    "StoreError",
+    "Transaction",
+    "Unavailable",
+    "Unsupported",
+]

@@ -1,0 +1,83 @@
+"""Database URLs in every spelling an operator may have, as one value."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from ...config.secret import Secret
+from .errors import Unsupported
+
+Dialect = Literal["sqlite", "postgresql", "mysql"]
+
+DIALECTS: dict[str, Dialect] = {
+    "sqlite": "sqlite",
+    "postgres": "postgresql",
+    "postgresql": "postgresql",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+}
+BUSY_TIMEOUT_MS = 10_000
+
+# user:password@tcp(host:3306)/name, as Go's MySQL driver (and so New API's SQL_DSN) spells it.
+GO_MYSQL = re.compile(r"(?P<user>[^:@/]*)(:(?P<password>.*))?@(tcp)?\((?P<host>[^)]*)\)/(?P<name>[^?]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """
+    Where the data is. SQLite: `path`, relative to the working directory unless it begins with `/`, and
+    `busy_timeout_ms`, how long to wait for another process. Servers: `url`, secret because it holds the password.
+    """
+
+    dialect: Dialect
+    path: str = ""
+    busy_timeout_ms: int = BUSY_TIMEOUT_MS
+    url: Secret = Secret("")
+
+
+def parse(text: str) -> Address:
+    """
+    Read `sqlite:///relative.db`, `sqlite:////absolute.db`, a plain path, `postgres://`, `postgresql://`, `mysql://`,
+    `mariadb://` (each also with `+driver`) or the MySQL form of Go. Raises `Unsupported`.
+    """
+    if go := GO_MYSQL.fullmatch(text.partition("?")[0]):
+        user, password = quote(go["user"], safe=""), quote(go["password"] or "", safe="")
+        return Address("mysql", url=Secret(f"mysql://{user}:{password}@{go['host']}/{go['name']}"))
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return _sqlite(*_cut(text))
+    dialect = DIALECTS.get(scheme.partition("+")[0].lower())
+    if dialect is None:
+        raise Unsupported(f"{scheme}:// is no database known here: use sqlite:///file.db or a path")
+    if dialect != "sqlite":
+        return Address(dialect, url=Secret(f"{dialect}://{rest}"))
+    if not rest.startswith("/"):
+        raise Unsupported("a SQLite URL has three slashes before a relative path and four before an absolute one")
+    path, query = _cut(rest[1:])
+    return _sqlite(unquote(path), query)
+
+
+def _cut(text: str) -> tuple[str, str]:
+    path, _, query = text.partition("?")
+    return path, query
+
+
+def _sqlite(path: str, query: str) -> Address:
+    if path in {"", ":memory:"}:
+        raise Unsupported("the store needs a SQLite file: every connection to :memory: is a database of its own")
+    busy_timeout_ms = BUSY_TIMEOUT_MS
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        # New API's default SQLITE_PATH ends in ?_busy_timeout=30000. Nothing is ignored in silence.
+        if name not in {"_busy_timeout", "busy_timeout"} or not value.isdigit():
+            raise Unsupported(f"the option {name} of a SQLite path is not understood: only busy_timeout=<ms> is")
+        busy_timeout_ms = int(value)
+    return Address("sqlite", path=path, busy_timeout_ms=busy_timeout_ms)
+
+
+def shown(address: Address) -> str:
+    """The address for logs and messages: without user, password and options."""
+    if address.dialect == "sqlite":
+        return address.path
+    parts = urlsplit(address.url.reveal())
+    return f"{address.dialect}://{parts.hostname or ''}{parts.path}"

@@ -1,0 +1,1 @@
+"""Alembic's scripts. Run through `migrate`: there is no alembic.ini."""

@@ -1,0 +1,36 @@
+"""The table `prices`: an operator's own prices, over those that are shipped."""
+
+from sqlalchemy import delete as delete_from
+from sqlalchemy import select
+
+from . import changes
+from .records import PriceRow
+from .schema import prices
+from .store import Session, Transaction
+
+
+async def list_all(session: Session) -> tuple[PriceRow, ...]:
+    """Every price that was set, by model."""
+    return tuple(PriceRow(**row) for row in await session.all(select(prices).order_by(prices.c.model)))
+
+
+async def put(session: Session, model: str, price: str, *, now_ms: int) -> None:
+    """Set the price of a model, as text that the caller has parsed once and so knows to be a price."""
+
+    async def work(transaction: Transaction) -> None:
+        await transaction.upsert(prices, {"model": model, "price": price, "updated_at": now_ms})
+        await changes.note(transaction, "price", 0, now_ms=now_ms)
+
+    await session.run(work)
+
+
+async def delete(session: Session, model: str, *, now_ms: int) -> bool:
+    """Back to the shipped price. False if none was set."""
+
+    async def work(transaction: Transaction) -> bool:
+        if not await transaction.change(delete_from(prices).where(prices.c.model == model)):
+            return False
+        await changes.note(transaction, "price", 0, now_ms=now_ms)
+        return True
+
+    return await session.run(work)

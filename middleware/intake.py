@@ -1,0 +1,239 @@
+"""Reads the request's body: once, within bounds, and checked as far as the gateway must rely on it."""
+
+import asyncio
+import zlib
+from collections.abc import Mapping
+from typing import Any, cast
+
+import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..adapters.answers import header
+from ..adapters.call import Call
+from ..adapters.errors import BadRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from ..adapters.form import read_form
+from ..adapters.operations import MAX_CHOICES, Operation
+from ..adapters.splice import check_duplicates
+from .paths import operation_of
+from .state import CALL
+
+JSON, FORM = b"application/json", b"multipart/form-data"
+LONGEST_MODEL = 255
+
+FORWARDED = frozenset({b"accept", b"openai-beta", b"x-stainless-helper-method"})
+"""The caller's headers that go upstream: the answer depends on them. The rest is about the caller."""
+
+WEIGHTY = tuple(
+    (name, b'"%b"' % name.encode())
+    for name in (
+        "model",
+        "messages",
+        "input",
+        "prompt",
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "max_completion_tokens",
+        "n",
+    )
+)
+"""The fields that decide what is asked and what it costs: each must stand once."""
+
+
+class IntakeMiddleware:
+    """
+    Read and check the request, and write CALL.
+
+    Raises 413 for a body above `max_bytes` (without reading on), 415 for a wrong media type or content coding, 400 with
+    `param` for everything else that is wrong with it, 408 when it takes longer than `body_timeout` seconds. Requests
+    for paths that are no operation pass untouched. The app inside can read the body as usual.
+
+    Place it inside rate_limit, outside everything that reads CALL.
+
+        app = IntakeMiddleware(app, max_bytes=4 * 1024 * 1024)
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int = 32 * 1024 * 1024, body_timeout: float = 120.0) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+        self.body_timeout = body_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        operation = operation_of(scope)
+        if operation is None or not operation.relayed or scope["method"] != operation.method:
+            return await self.app(scope, receive, send)
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        content_type = header(headers, b"content-type")
+        if content_type != JSON or operation.body == "form":
+            check_media_type(operation, content_type)
+        body = await self._read(headers, receive)
+        if body is None:  # the client left while sending: there is nobody to answer
+            return
+        CALL.set(scope, read_call(operation, body, content_type, headers, scope.get("query_string", b"")))
+        await self.app(scope, replay(body, receive), send)
+
+    async def _read(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
+        declared = header(headers, b"content-length")
+        if declared and int(declared) > self.max_bytes:
+            raise self._too_large()
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if message["type"] == "http.disconnect":
+            return None
+        if message.get("more_body", False):
+            try:
+                async with asyncio.timeout(self.body_timeout):
+                    rest = await self._read_on(body, receive)
+            except TimeoutError:
+                raise RequestTimeout(
+                    f"The body did not arrive within {self.body_timeout:g} s.", headers=((b"connection", b"close"),)
+                ) from None
+            if rest is None:
+                return None
+            body = rest
+        if len(body) > self.max_bytes:
+            raise self._too_large()
+        coding = header(headers, b"content-encoding").strip().lower()
+        return body if coding in (b"", b"identity") else self._decoded(body, coding)
+
+    async def _read_on(self, first: bytes, receive: Receive) -> bytes | None:
+        parts, size, more = [first], len(first), True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            part: bytes = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
+            if size > self.max_bytes:
+                raise self._too_large()
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    def _decoded(self, body: bytes, coding: bytes) -> bytes:
+        if coding not in (b"gzip", b"deflate"):
+            raise UnsupportedMediaType("The body's Content-Encoding must be gzip, deflate or none.")
+        decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        try:
+            decoded = decoder.decompress(body, self.max_bytes + 1)
+        except zlib.error:
+            raise BadRequest("The body cannot be decompressed.", code="invalid_body") from None
+        if len(decoded) > self.max_bytes:
+            raise self._too_large()
+        if not decoder.eof:
+            raise BadRequest("The compressed body ends too early.", code="invalid_body")
+        return decoded
+
+    def _too_large(self) -> PayloadTooLarge:
+        # The rest of the body is not wanted, so the connection cannot be used again.
+        return PayloadTooLarge(
+            f"The body is larger than {self.max_bytes // (1024 * 1024)} MiB."
+            if self.max_bytes >= 1 << 20
+            else f"The body is larger than {self.max_bytes} bytes.",
+            headers=((b"connection", b"close"),),
+        )
+
+
+def check_media_type(operation: Operation, content_type: bytes) -> None:
+    kind = content_type.partition(b";")[0].strip().lower()
+    wanted = {"json": (JSON,), "form": (FORM,), "either": (JSON, FORM)}.get(operation.body, ())
+    if kind not in wanted:
+        words = " or ".join(each.decode() for each in wanted)
+        raise UnsupportedMediaType(f"The Content-Type must be {words}.", param="content-type")
+
+
+def read_call(
+    operation: Operation, body: bytes, content_type: bytes, headers: list[tuple[bytes, bytes]], query: bytes
+) -> Call:
+    """The call in a whole body. Raises `BadRequest`."""
+    forwarded = tuple(each for each in headers if each[0] in FORWARDED)
+    if content_type[:10].lower() == b"multipart/":
+        return read_form_call(operation, body, content_type, forwarded, query)
+    document = read_document(body)
+    check_duplicates(body, document, WEIGHTY)
+    model = model_of(document, operation)
+    if operation.check is not None:
+        operation.check(document)
+    limit = document.get("max_completion_tokens")
+    return Call(
+        operation,
+        model,
+        model,
+        stream=document.get("stream") is True,
+        body=body,
+        content_type=content_type,
+        document=document,
+        output_limit=document.get("max_tokens") if limit is None else limit,
+        choices=document.get("n") or 1,
+        query=query.decode("latin-1"),
+        headers=forwarded,
+    )
+
+
+def read_form_call(
+    operation: Operation, body: bytes, content_type: bytes, forwarded: tuple[tuple[bytes, bytes], ...], query: bytes
+) -> Call:
+    form = read_form(body, content_type)
+    model = model_of(form.fields, operation)
+    wanted = "image" if operation.name.startswith("images_") else "file"
+    if not any(name in (wanted, f"{wanted}[]") or name.startswith(f"{wanted}[") for name in form.files):
+        raise BadRequest(f"{wanted} is required, as a file.", param=wanted, code="missing_required_parameter")
+    choices = form.fields.get("n", "1")
+    if not choices.isdecimal() or not 1 <= int(choices[:6]) <= MAX_CHOICES:
+        raise BadRequest(f"n must lie between 1 and {MAX_CHOICES}.", param="n", code="invalid_value")
+    return Call(
+        operation,
+        model,
+        model,
+        stream=form.fields.get("stream", "").lower() == "true",
+        body=body,
+        content_type=content_type,
+        document=form.fields,
+        choices=int(choices),
+        query=query.decode("latin-1"),
+        headers=forwarded,
+        model_span=form.spans.get("model"),
+    )
+
+
+def read_document(body: bytes) -> Mapping[str, Any]:
+    """The JSON object in a body. Raises `BadRequest`; orjson refuses what is nested deeper than 1,024 levels."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        problem = "nested too deeply" if "ecursion" in str(error) else f"not valid JSON: {error}"
+        raise BadRequest(f"The body is {problem}.", code="invalid_json") from None
+    if not isinstance(document, dict):
+        raise BadRequest("The body must be a JSON object.", code="invalid_json")
+    return cast(Mapping[str, Any], document)
+
+
+def model_of(document: Mapping[str, Any], operation: Operation) -> str:
+    model = document.get("model")
+    if model is None:
+        model = operation.default_model
+    if not isinstance(model, str):
+        raise BadRequest("model must be a string.", param="model", code="invalid_type")
+    if not model:
+        raise BadRequest("model is required.", param="model", code="missing_required_parameter")
+    if len(model) > LONGEST_MODEL:
+        raise BadRequest(
+            f"model must not be longer than {LONGEST_MODEL} characters.", param="model", code="invalid_value"
+        )
+    return model
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body again, once, and then whatever the client does next."""
+    given = False
+
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again

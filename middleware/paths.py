@@ -1,0 +1,31 @@
+"""Where a request comes from and where it goes, as the mounted app sees it."""
+
+from starlette.types import Scope
+
+from ..adapters.operations import Operation, operation_at
+from .state import OPERATION
+
+
+def route_path(scope: Scope) -> str:
+    """`scope["path"]` without the prefix that the app is mounted at (`root_path`, ASGI 3.0)."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        return path[len(root) :] or "/"
+    return path
+
+
+def operation_of(scope: Scope) -> Operation | None:
+    """The operation that an HTTP request's path names, looked up once a request; None for any other path."""
+    state = scope.get("state")
+    if state is not None and OPERATION.name in state:
+        return OPERATION.find(scope)
+    operation = operation_at(route_path(scope)) if scope["type"] == "http" else None
+    OPERATION.set(scope, operation)
+    return operation
+
+
+def address_of(scope: Scope) -> str:
+    """The client's address; "" when the server does not tell."""
+    client = scope.get("client")
+    return client[0] if client else ""

@@ -1,0 +1,1 @@
+"""The pure half of channel selection: time and randomness are passed in."""

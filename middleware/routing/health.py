@@ -1,0 +1,62 @@
+"""Health: the breakers of all (channel, key, model), kept only for those that have failed."""
+
+from collections.abc import Iterator
+
+from ...adapters.errors import UpstreamError
+from ..state import Candidate
+from .breaker import Breaker, BreakerRules, State
+
+HealthKey = tuple[int, int, str]
+
+
+class Health:
+    """
+    What is known to be ill. Only upstream faults count; the caller's own 4xx never reach `failed`.
+
+    A fault of the channel as a whole is kept under the key's own entry as well: one key's 500 says nothing about the
+    others' limits, and each of them finds out for itself.
+    """
+
+    def __init__(self) -> None:
+        self._breakers: dict[HealthKey, Breaker] = {}
+
+    def usable(self, candidate: Candidate, model: str, now: float) -> bool:
+        """Whether the breaker is not open. Asking does not claim the probe."""
+        breaker = self._breakers.get((candidate.channel.id, candidate.key_index, model))
+        return breaker is None or breaker.state(now) != "open"
+
+    def retry_in(self, candidate: Candidate, model: str, now: float) -> float:
+        """Seconds until the breaker is half open; 0.0 when it is not open."""
+        breaker = self._breakers.get((candidate.channel.id, candidate.key_index, model))
+        return max(0.0, breaker.until - now) if breaker is not None else 0.0
+
+    def enter(self, candidate: Candidate, model: str, now: float) -> bool:
+        breaker = self._breakers.get((candidate.channel.id, candidate.key_index, model))
+        return breaker is None or breaker.enter(now)
+
+    def succeeded(self, candidate: Candidate, model: str) -> None:
+        if self._breakers:
+            self._breakers.pop((candidate.channel.id, candidate.key_index, model), None)
+
+    def failed(self, candidate: Candidate, model: str, failure: UpstreamError, now: float, rules: BreakerRules) -> bool:
+        """Count a failure; True when it opened the breaker."""
+        key = (candidate.channel.id, candidate.key_index, model)
+        breaker = self._breakers.get(key)
+        if breaker is None:
+            breaker = self._breakers[key] = Breaker()
+        return breaker.failed(now, rules, retry_after=failure.retry_after)
+
+    def left(self, candidate: Candidate, model: str) -> None:
+        breaker = self._breakers.get((candidate.channel.id, candidate.key_index, model))
+        if breaker is not None:
+            breaker.left()
+
+    def forget(self, channel_id: int) -> None:
+        """The channel has changed: what was known of it no longer holds."""
+        for key in [key for key in self._breakers if key[0] == channel_id]:
+            del self._breakers[key]
+
+    def states(self, now: float) -> Iterator[tuple[HealthKey, State]]:
+        """Every breaker that is not plainly closed, for metrics and operators."""
+        for key, breaker in self._breakers.items():
+            yield key, breaker.state(now)

@@ -1,0 +1,212 @@
+"""
+What layers know about one request: typed keys into `scope["state"]`, and the frozen values behind them.
+
+| key         | written by     | read by                                        |
+|-------------|----------------|------------------------------------------------|
+| REQUEST_ID  | request_id     | error_envelope, access_log, token_quota        |
+| STARTED     | request_id: `time.perf_counter()` at the door | the endpoint |
+| PRINCIPAL   | token_auth     | rate_limit, token_quota, channel_select        |
+| CALL        | intake, then model_suffix | everything further in               |
+| HOLD        | token_quota    | metering                                       |
+| PLAN        | channel_select | failover                                       |
+| ATTEMPT     | failover, once per attempt | the endpoint, metering             |
+| WATCHED     | the endpoint: it will write OUTCOME, nobody else need look on | metering |
+| OUTCOME     | the endpoint   | metering, failover                             |
+| CHARGE      | metering       | rate_limit, prometheus, access_log             |
+"""
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from msgspec import Struct
+
+from ..adapters.call import Call
+from ..adapters.operations import Operation
+from ..config.channel import Channel
+from ..config.pricing import Breakdown, Usage, quota_for
+from ..config.tariff import Tariff
+
+T = TypeVar("T")
+
+
+class MissingState(LookupError):
+    """A layer asked for a value that no layer before it has written. The message names the layer to add."""
+
+
+class Key(Generic[T]):
+    """A typed place in `scope["state"]`. `writer` is the layer that a missing value is blamed on."""
+
+    __slots__ = ("name", "writer")
+
+    def __init__(self, name: str, *, writer: str) -> None:
+        self.name = name
+        self.writer = writer
+
+    def get(self, scope: MutableMapping[str, Any]) -> T:
+        """The value. Raises `MissingState` when there is none."""
+        try:
+            return scope["state"][self.name]
+        except KeyError:
+            raise MissingState(f"{self.name} is not set: put {self.writer} before this layer") from None
+
+    def find(self, scope: MutableMapping[str, Any]) -> T | None:
+        """The value, or None."""
+        try:
+            return scope["state"].get(self.name)
+        except KeyError:
+            return None
+
+    def set(self, scope: MutableMapping[str, Any], value: T) -> None:
+        state = scope.get("state")
+        if state is None:
+            state = scope["state"] = {}
+        state[self.name] = value
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """
+    Who is calling: a token and the user who owns it.
+
+    `group` is the one that routes and prices (the token's own, else the user's). `models` are the only names the token
+    may use, or None. `networks` are the only addresses it may come from, or (). Limits of 0 mean "the default".
+    """
+
+    token_id: int
+    user_id: int
+    token_name: str = ""
+    username: str = ""
+    group: str = "default"
+    user_group: str = "default"
+    is_admin: bool = False
+    unlimited: bool = False
+    models: frozenset[str] | None = None
+    networks: tuple[str, ...] = ()
+    expires_at: float | None = None
+    """Seconds since the epoch, or None for never."""
+    disabled: Literal["", "token", "user", "group"] = ""
+    """What is switched off, if anything is."""
+    exhausted: bool = False
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    parallel_requests: int = 0
+
+
+class Candidate(Struct, frozen=True):
+    """One way to serve a call: a channel and one of its keys."""
+
+    channel: Channel
+    key_index: int
+
+
+class Attempt(Struct, frozen=True):
+    """The candidate being tried. `number` counts from 1 over the whole request."""
+
+    candidate: Candidate
+    number: int
+
+    @property
+    def channel(self) -> Channel:
+        return self.candidate.channel
+
+
+Ending = Literal["completed", "failed", "truncated", "cancelled"]
+"""`completed`: whole. `failed`: with an error inside. `truncated`: it broke off. `cancelled`: the client left."""
+
+
+class Outcome(Struct, frozen=True):
+    """
+    How an answer ended, as the endpoint saw it.
+
+    `usage` is the upstream's own report or None. `delivered_tokens` estimates the output that reached the client, for
+    answers whose usage is not known. `upstream_model` is what the upstream calls the model.
+    """
+
+    ending: Ending
+    usage: Usage | None
+    delivered_tokens: int = 0
+    upstream_model: str = ""
+    images: int = 0
+    waited: float = 0.0
+    """Seconds spent waiting for the upstream; the rest of the request's time is ours and the client's."""
+
+
+class Charge(Struct, frozen=True):
+    """
+    What a request cost and why: written once, when its answer ends.
+
+    `tariff` is the price at the group's ratio, or None for a model without a price that is served for nothing.
+    `started_at` is in seconds since the epoch, `duration` and `first_byte` (None: no byte came) in seconds. `principal`
+    and `attempt` are None where no layer has written them. It outlives the request, so it does not hold on to its body.
+    """
+
+    quota: int
+    usage: Usage
+    tariff: Tariff | None
+    ending: Ending
+    operation: str
+    model: str
+    stream: bool
+    status: int
+    started_at: float
+    duration: float
+    first_byte: float | None
+    request_id: str
+    address: str
+    principal: Principal | None
+    attempt: Attempt | None
+    upstream_model: str = ""
+
+    @property
+    def breakdown(self) -> Breakdown:
+        """The lines that `quota` is the sum of."""
+        return () if self.tariff is None else quota_for(self.usage, self.tariff.price, self.tariff.ratio)[1]
+
+
+class Hold(Protocol):
+    """
+    Quota set aside for one request. Opened by token_quota, sized and settled by metering.
+
+    Exactly one of `settle` and `release` ends it; whatever comes after is ignored.
+    """
+
+    async def reserve(self, quota: int) -> None:
+        """
+        Hold `quota` in all (not in addition). Raises `InsufficientQuota` when user or token cannot cover it; the hold
+        then stays as it was. Never shrinks.
+        """
+        ...
+
+    async def settle(self, charge: Charge) -> None:
+        """Charge what the request cost, even beyond the hold, and give back the rest. Returns once it is recorded."""
+        ...
+
+    def release(self) -> None:
+        """Give everything back: the request costs nothing."""
+        ...
+
+
+class Plan(Struct, frozen=True):
+    """
+    Every eligible way to serve the call, best first.
+
+    `model` is the name under which the channels serve it. `affinity` is the conversation's number, or None.
+    """
+
+    candidates: tuple[Candidate, ...]
+    model: str
+    affinity: int | None = None
+
+
+OPERATION = Key[Operation | None]("tollway.operation", writer="whoever asks first")
+STARTED = Key[float]("tollway.started", writer="RequestIdMiddleware")
+REQUEST_ID = Key[str]("tollway.request_id", writer="RequestIdMiddleware")
+PRINCIPAL = Key[Principal]("tollway.principal", writer="TokenAuthMiddleware")
+CALL = Key[Call]("tollway.call", writer="IntakeMiddleware")
+HOLD = Key[Hold]("tollway.hold", writer="TokenQuotaMiddleware")
+PLAN = Key[Plan]("tollway.plan", writer="ChannelSelectMiddleware")
+ATTEMPT = Key[Attempt]("tollway.attempt", writer="FailoverMiddleware")
+WATCHED = Key[bool]("tollway.watched", writer="the relay endpoint")
+OUTCOME = Key[Outcome]("tollway.outcome", writer="the relay endpoint")
+CHARGE = Key[Charge]("tollway.charge", writer="MeteringMiddleware")

@@ -1,0 +1,106 @@
+"""Checks the caller's key."""
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from urllib.parse import parse_qs
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..adapters.errors import Forbidden, InsufficientQuota, Unauthenticated
+from .paths import address_of
+from .ports import TokenDirectory
+from .state import PRINCIPAL, Principal
+
+SUBPROTOCOL = b"openai-insecure-api-key."
+
+
+class TokenAuthMiddleware:
+    """
+    Find out who calls, and refuse a key that may not. Writes PRINCIPAL.
+
+    The key is read from `Authorization: Bearer`, `x-api-key`, `x-goog-api-key`, the WebSocket subprotocol
+    `openai-insecure-api-key.<key>`, or the query's `key` (Google's SDKs). Refusals: 401 for no key, an unknown or an
+    expired one; 402 for one that is used up; 403 for one that is disabled or comes from an address it may not.
+
+    Place it inside the error envelope and outside everything that wants to know who calls.
+
+        app = TokenAuthMiddleware(app, tokens=MemoryTokens({"sk-alice": Principal(token_id=1, user_id=1)}))
+    """
+
+    def __init__(self, app: ASGIApp, *, tokens: TokenDirectory, clock: Callable[[], float] = time.time) -> None:
+        self.app = app
+        self.tokens = tokens
+        self.clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        key = read_key(scope)
+        if not key:
+            raise Unauthenticated(
+                "No API key. Send it as `Authorization: Bearer sk-...`.",
+                code="missing_api_key",
+                headers=((b"www-authenticate", b"Bearer"),),
+            )
+        principal = self.tokens.find(key)
+        if principal is None:
+            raise Unauthenticated("This API key is not known.", headers=((b"www-authenticate", b"Bearer"),))
+        check(principal, address_of(scope), self.clock())
+        PRINCIPAL.set(scope, principal)
+        await self.app(scope, receive, send)
+
+
+def read_key(scope: Scope) -> str:
+    """The key wherever the client put it; "" when there is none."""
+    fallback = b""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, rest = value.partition(b" ")
+            key = rest.strip() if scheme.lower() == b"bearer" else value.strip() if not rest else b""
+            if key:
+                return key.decode("latin-1")
+        elif name in (b"x-api-key", b"x-goog-api-key"):
+            fallback = value.strip()
+        elif name == b"sec-websocket-protocol" and SUBPROTOCOL in value:
+            fallback = value.split(SUBPROTOCOL, 1)[1].split(b",", 1)[0].strip()
+    if not fallback and b"key=" in scope.get("query_string", b""):
+        return parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
+    return fallback.decode("latin-1")
+
+
+def check(principal: Principal, address: str, now: float) -> None:
+    """Raise what forbids this principal to pass; in this order: disabled, expired, used up, address."""
+    match principal.disabled:
+        case "":
+            pass
+        case "token":
+            raise Forbidden("This API key is disabled.", code="disabled_api_key")
+        case "user":
+            raise Forbidden("The account that owns this API key is disabled.", code="user_disabled")
+        case "group":
+            raise Forbidden(
+                f"The group {principal.group!r} is not open to this API key's owner.", code="group_not_allowed"
+            )
+    if principal.expires_at is not None and principal.expires_at <= now:
+        raise Unauthenticated("This API key has expired.", code="expired_api_key")
+    if principal.exhausted:
+        raise InsufficientQuota("This API key's quota is used up.", code="token_quota_exhausted")
+    if principal.networks and not is_inside(address, principal.networks):
+        raise Forbidden("This API key may not be used from your address.", code="ip_not_allowed")
+
+
+def is_inside(address: str, networks: Iterable[str]) -> bool:
+    """Whether an address lies in one of the networks; an IPv4 address in IPv6 clothes counts as IPv4."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return any((mapped or ip) in network for network in map(_network, networks))
+
+
+@lru_cache(maxsize=4096)
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(text, strict=False)

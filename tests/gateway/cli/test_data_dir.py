@@ -1,0 +1,115 @@
+"""The data directory: private, made once, and never under a second secret."""
+
+import asyncio
+import shutil
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tollway.config.secret import Secret
+from tollway.config.settings import Settings
+from tollway.gateway.data_dir import DataDirError, open_data_dir
+from tollway.gateway.store import tokens, users
+
+pytestmark = pytest.mark.anyio
+
+STARTS_AT_ONCE = 4
+OPEN = """
+import asyncio, sys
+from pathlib import Path
+from tollway.config.settings import Settings
+from tollway.gateway.data_dir import open_data_dir
+
+async def main():
+    opened = await open_data_dir(Settings(data_dir=Path(sys.argv[1])))
+    print(opened.vault.token_hash("sk-same"))
+    await opened.store.close()
+
+asyncio.run(main())
+"""
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def settings(made: Path, tmp_path: Path) -> Settings:
+    return Settings(data_dir=Path(shutil.copytree(made, tmp_path / "data")))
+
+
+async def hash_under(settings: Settings) -> str:
+    opened = await open_data_dir(settings)
+    await opened.store.close()
+    return opened.vault.token_hash("sk-same")
+
+
+async def write_a_token(settings: Settings) -> None:
+    opened = await open_data_dir(settings)
+    user_id = await users.create(opened.store, username="ann", now_ms=1)
+    await tokens.create(opened.store, opened.vault, user_id=user_id, now_ms=1)
+    await opened.store.close()
+
+
+def test_what_is_made_is_its_owners_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "above" / "data"
+    asyncio.run(hash_under(Settings(data_dir=folder)))
+    assert mode(folder) == 0o700
+    files = {path.name: mode(path) for path in folder.iterdir()}
+    assert files.keys() >= {"crypto_secret", "tollway.db"}
+    assert set(files.values()) == {0o600}
+
+
+def test_processes_that_start_at_once_agree_on_one_secret(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPEN, str(tmp_path / "data")]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(STARTS_AT_ONCE)]
+    printed = {process.communicate(timeout=50)[0] for process in started}
+    assert [process.returncode for process in started] == [0] * STARTS_AT_ONCE
+    assert len(printed) == 1
+    assert sorted(path.name for path in (tmp_path / "data").iterdir() if "secret" in path.name) == ["crypto_secret"]
+
+
+async def test_the_secret_outlives_the_process(settings: Settings) -> None:
+    assert await hash_under(settings) == await hash_under(settings)
+
+
+async def test_a_secret_that_is_set_is_not_written_down(tmp_path: Path) -> None:
+    given = Settings(data_dir=tmp_path / "data", crypto_secret=Secret("a secret from outside"))
+    await hash_under(given)
+    assert not (given.data_dir / "crypto_secret").exists()
+
+
+async def test_two_secrets_that_differ_are_refused(settings: Settings) -> None:
+    with pytest.raises(DataDirError, match="differs from the one in"):
+        await open_data_dir(replace(settings, crypto_secret=Secret("a secret from outside")))
+
+
+async def test_the_same_secret_twice_is_accepted(settings: Settings) -> None:
+    kept = (settings.data_dir / "crypto_secret").read_text().strip()
+    assert await hash_under(replace(settings, crypto_secret=Secret(kept))) == await hash_under(settings)
+
+
+async def test_no_second_secret_is_made_beside_keys_that_were_written_under_a_first(settings: Settings) -> None:
+    await write_a_token(settings)
+    (settings.data_dir / "crypto_secret").unlink()
+    with pytest.raises(DataDirError, match="CRYPTO_SECRET is not set"):
+        await open_data_dir(settings)
+    assert not (settings.data_dir / "crypto_secret").exists()
+
+
+async def test_a_new_secret_is_made_where_nothing_was_written_under_another(settings: Settings) -> None:
+    before = await hash_under(settings)
+    (settings.data_dir / "crypto_secret").unlink()
+    assert await hash_under(settings) != before
+
+
+@pytest.mark.parametrize("content", [b"", b"short\n", b"\xff" * 40], ids=["empty", "cut short", "no text"])
+async def test_a_damaged_secret_is_named_and_not_replaced(content: bytes, settings: Settings) -> None:
+    path = settings.data_dir / "crypto_secret"
+    path.write_bytes(content)
+    with pytest.raises(DataDirError, match="crypto_secret"):
+        await open_data_dir(settings)
+    assert path.read_bytes() == content

@@ -1,0 +1,182 @@
+"""What was served, and what an operator sets: options, prices, groups, the schema."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tollway.config.groups import GroupRatios
+from tollway.config.options import Options
+from tollway.config.price_book import PriceBook
+from tollway.gateway.cli.output import clean, dollars, iso, table
+from tollway.gateway.data_dir import DataDir
+from tollway.gateway.store import charges, migrate, options, prices
+from tollway.gateway.store.records import ChargeRecord
+
+from .conftest import Tollway
+
+Done = Callable[..., Any]
+InStore = Callable[..., Any]
+
+NOW = int(time.time() * 1000)
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def served(done: Done, in_store: InStore) -> None:
+    for username in ("ann", "bob"):
+        done("user", "create", "--username", username)
+
+    async def serve(opened: DataDir) -> None:
+        rows = [
+            ChargeRecord(charge_id="a", created_at=NOW - 3 * HOUR, user_id=1, username="ann", model="old", quota=1),
+            ChargeRecord(charge_id="b", created_at=NOW - HOUR, user_id=2, username="bob", model="m", token_id=7),
+            ChargeRecord(charge_id="c", created_at=NOW, user_id=1, username="ann", model="m\x1b[2J", channel_id=3),
+        ]
+        await charges.flush(opened.store, rows, NOW)
+
+    in_store(serve)
+
+
+@pytest.mark.parametrize(
+    ("filters", "wanted"),
+    [
+        ((), "cba"),
+        (("--user", "ann"), "ca"),
+        (("--token", 7), "b"),
+        (("--channel", 3), "c"),
+        (("--model", "old"), "a"),
+        (("--since", "2h"), "cb"),
+        (("--since", "1970-01-01"), "cba"),
+        (("--limit", 2), "cb"),
+        (("--user", "bob", "--model", "old"), ""),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else value,
+)
+@pytest.mark.usefixtures("served")
+def test_logs_are_filtered_and_come_newest_first(filters: tuple[Any, ...], wanted: str, tollway: Tollway) -> None:
+    ended = tollway("logs", *filters, "--json")
+    assert ended.status == 0
+    assert "".join(json.loads(line)["charge_id"] for line in ended.out.splitlines()) == wanted
+
+
+@pytest.mark.usefixtures("served")
+def test_a_log_line_says_everything(tollway: Tollway) -> None:
+    row = json.loads(tollway("logs", "--limit", 1, "--json").out)
+    assert (row["type"], row["username"], row["created_at"]) == ("consume", "ann", iso(NOW))
+    assert {"input_tokens", "output_tokens", "quota", "breakdown", "outcome", "request_id"} <= row.keys()
+
+
+@pytest.mark.usefixtures("served")
+def test_logs_for_people_are_a_table_that_cannot_move_the_cursor(tollway: Tollway) -> None:
+    heading, *lines = tollway("logs").out.splitlines()
+    assert heading.split() == [
+        "time",
+        "user",
+        "token",
+        "model",
+        "channel",
+        "status",
+        "in",
+        "out",
+        "cost",
+        "ms",
+        "outcome",
+    ]
+    assert len(lines) == 3
+    assert "m?[2J" in lines[0]
+
+
+def test_every_option_is_listed_with_its_default_and_meaning(done: Done) -> None:
+    listed = {each["name"]: each for each in done("option", "list")}
+    assert listed.keys() == {*Options.__slots__, *GroupRatios().to_options()}
+    assert listed["retry_next"]["value"] == listed["retry_next"]["default"] == 3
+    assert all(each["meaning"] and not each["set"] for each in listed.values())
+
+
+def test_an_option_is_set_and_unset_under_either_name(done: Done, in_store: InStore) -> None:
+    done("option", "set", "RetryTimes", 7)
+    assert in_store(lambda opened: options.list_all(opened.store)) == {"retry_next": "7"}
+    listed = {each["name"]: each for each in done("option", "list")}
+    assert (listed["retry_next"]["value"], listed["retry_next"]["set"]) == (7, True)
+    assert done("option", "unset", "retry_next")["was_set"] is True
+    assert in_store(lambda opened: options.list_all(opened.store)) == {}
+
+
+def test_a_name_of_new_apis_that_is_stored_gives_way(done: Done, in_store: InStore) -> None:
+    in_store(lambda opened: options.set_many(opened.store, {"RetryTimes": "9"}, now_ms=1))
+    done("option", "set", "retry_next", 2)
+    assert Options.parse(in_store(lambda opened: options.list_all(opened.store))).retry_next == 2
+
+
+def test_group_options_are_options_too(done: Done) -> None:
+    done("option", "set", "UserUsableGroups", '{"default": "Default", "staff": "Staff"}')
+    done("user", "create", "--username", "ann")
+    assert done("token", "create", "--user", "ann", "--name", "t", "--group", "staff")["id"] == 1
+
+
+def test_a_price_is_stored_as_the_relay_reads_it(done: Done, in_store: InStore) -> None:
+    argv = ("--input", "0.15", "--output", "0.60", "--cached-input", "0.075", "--per-image", "0.04", "--per-image")
+    done("price", "set", 'odd "name" \u20ac', *argv, "1024x1024/hd=0.08", "--source", "the vendor")
+    (row,) = in_store(lambda opened: prices.list_all(opened.store))
+    price = PriceBook.load(row.price).prices['odd "name" \u20ac']
+    assert (str(price.input), str(price.output), str(price.cached_input)) == ("0.15", "0.60", "0.075")
+    assert {kind: str(usd) for kind, usd in price.per_image.items()} == {"default": "0.04", "1024x1024/hd": "0.08"}
+    assert price.source == "the vendor"
+
+
+def test_prices_are_listed_and_unset(done: Done) -> None:
+    assert done("price", "list") == []
+    done("price", "set", "embed-*", "--input", "0.1")
+    (listed,) = done("price", "list")
+    assert (listed["model"], listed["input"], listed["output"]) == ("embed-*", "0.1", "0")
+    everything = {each["model"]: each for each in done("price", "list", "--all")}
+    assert everything["gpt-4o-mini"]["set_at"] is None
+    assert everything["embed-*"]["set_at"]
+    done("price", "unset", "embed-*")
+    assert done("price", "list") == []
+
+
+def test_groups_are_set_listed_and_deleted(done: Done) -> None:
+    done("group", "set", "vip", "--ratio", "0.80", "--description", "old friends")
+    assert done("group", "list") == [{"name": "vip", "ratio": "0.80", "description": "old friends"}]
+    done("group", "delete", "vip")
+    assert done("group", "list") == []
+
+
+def test_the_schema_is_shown_and_made(done: Done, tmp_path: Path) -> None:
+    where = ("--data-dir", tmp_path / "new")
+    shown = done("db", "current", *where)
+    assert (shown["revision"], shown["head"], shown["up_to_date"]) == (None, migrate.HEAD, False)
+    assert not (tmp_path / "new").exists()
+    assert done("db", "upgrade", *where)["before"] is None
+    assert done("db", "upgrade", *where)["before"] == migrate.HEAD
+    assert done("db", "current", *where)["up_to_date"] is True
+
+
+@pytest.mark.parametrize(
+    ("quota", "text"),
+    [
+        (0, "$0.00"),
+        (1, "$0.000002"),
+        (500_000, "$1.00"),
+        (525_000, "$1.05"),
+        (-1, "-$0.000002"),
+        (10**15, "$2000000000.00"),
+    ],
+)
+def test_quota_is_shown_in_dollars_exactly(quota: int, text: str) -> None:
+    assert dollars(quota) == text
+
+
+def test_times_are_shown_in_utc_to_the_millisecond() -> None:
+    assert iso(1_700_000_000_123) == "2023-11-14T22:13:20.123Z"
+    assert iso(None) is None
+
+
+def test_a_table_puts_numbers_to_the_right_and_text_to_the_left() -> None:
+    assert table(("n", "name"), [(1, "a"), (100, None)], empty="") == "  n  name\n  1  a\n100  -"
+    assert table(("n",), [], empty="nothing") == "nothing"
+    assert clean("a\u202eb\n") == "a?b?"

@@ -1,0 +1,148 @@
+"""The real command in processes of its own: the demonstration, its three commands, and changes beside a server."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOLLWAY = [sys.executable, "-m", "tollway.gateway"]
+WITHIN_S = 20
+
+
+@contextmanager
+def running(*argv: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    environ = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "PATH", "TMPDIR")}
+    process = subprocess.Popen(
+        [*TOLLWAY, *argv], cwd=cwd, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=15)
+        assert process.returncode == 0, "SIGTERM ends a server in order"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ask(url: str, key: str, body: Any = None) -> int:
+    """The status of a request, once the server is there."""
+    give_up = time.monotonic() + WITHIN_S
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    while True:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=5) as answer:
+                answer.read()
+                return answer.status
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code
+        except (urllib.error.URLError, ConnectionError):
+            assert time.monotonic() < give_up, f"{url} did not answer"
+            time.sleep(0.05)
+
+
+def once(*argv: str, cwd: Path) -> Any:
+    ended = subprocess.run([*TOLLWAY, *argv, "--json"], cwd=cwd, capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
+    return json.loads(ended.stdout)
+
+
+CHAT = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def test_the_demonstration_prints_three_commands_that_work_elsewhere(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    with running("demo", "--port", "0", "--json", cwd=tmp_path) as process:
+        assert process.stdout is not None
+        printed = json.loads(process.stdout.readline())
+        assert ask(f"{printed['address']}/readyz", "") == 200
+        outputs = [
+            subprocess.run(["sh", "-c", command], cwd=elsewhere, capture_output=True, text=True, check=True).stdout
+            for command in printed["commands"][:2]
+        ]
+        assert json.loads(outputs[0])["choices"][0]["message"]["content"]
+        assert outputs[1].startswith("data: ")
+        assert outputs[1].endswith("data: [DONE]\n\n")
+        time.sleep(0.5)  # charges are written every 200 ms
+        logs = subprocess.run(
+            ["sh", "-c", printed["commands"][2]], cwd=elsewhere, capture_output=True, text=True, check=True
+        )
+        heading, *lines = logs.stdout.splitlines()
+        assert heading.startswith("time")
+        assert len(lines) == 2
+    assert (tmp_path / "demo-data" / "tollway.db").is_file()
+
+
+def test_each_demonstration_has_one_fresh_key_and_the_rest_once(tmp_path: Path) -> None:
+    keys: list[str] = []
+    for _ in range(2):
+        with running("demo", "--port", "0", "--data-dir", "d", cwd=tmp_path) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(6)]
+            address = lines[0].strip()
+            assert lines[2] == "Paste these into another terminal:\n"
+            keys.append(shlex.split(lines[5])[1].removeprefix("Authorization: Bearer "))
+            assert ask(f"{address}/v1/chat/completions", keys[-1], CHAT) == 200
+            assert len(keys) == 1 or ask(f"{address}/v1/chat/completions", keys[0], CHAT) == 403
+    tokens = once("token", "list", "--data-dir", "d", cwd=tmp_path)
+    assert [(token["user"], token["name"], token["status"]) for token in tokens] == [
+        ("root", "demo", "disabled"),
+        ("root", "demo", "enabled"),
+    ]
+    (user,) = once("user", "list", "--data-dir", "d", cwd=tmp_path)
+    assert (user["username"], user["role"], user["quota"] + user["used_quota"]) == ("root", "root", 50_000_000)
+    (channel,) = once("channel", "list", "--data-dir", "d", cwd=tmp_path)
+    assert channel["type"] == 1000
+    assert len(channel["models"]) == 7
+
+
+def test_commands_work_beside_a_server_and_it_takes_them_over(tmp_path: Path, unused_port: int) -> None:
+    where = ("--data-dir", str(tmp_path / "data"))
+    once("user", "create", "--username", "ann", "--quota", "500000", *where, cwd=tmp_path)
+    address = f"http://127.0.0.1:{unused_port}"
+    with running("serve", "--port", str(unused_port), *where, cwd=tmp_path):
+        assert ask(f"{address}/readyz", "") == 200
+        once("channel", "create", "--name", "e", "--type", "echo", "--models", "echo", *where, cwd=tmp_path)
+        made = once("token", "create", "--user", "ann", "--name", "t", *where, cwd=tmp_path)
+        time.sleep(1)
+        assert ask(f"{address}/v1/chat/completions", made["key"], CHAT) == 200
+        once("token", "disable", "--id", str(made["id"]), *where, cwd=tmp_path)
+        time.sleep(1)
+        assert ask(f"{address}/v1/chat/completions", made["key"], CHAT) == 403
+        taken = subprocess.run(
+            [*TOLLWAY, "serve", "--port", str(unused_port), *where], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert (taken.returncode, taken.stderr.count("\n")) == (1, 1)
+        assert f"PORT {unused_port} cannot be listened on" in taken.stderr
+
+
+@pytest.fixture
+def unused_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_reader_that_leaves_early_is_no_failure(tmp_path: Path) -> None:
+    once("user", "create", "--username", "ann", "--data-dir", "d", cwd=tmp_path)
+    command = shlex.join([*TOLLWAY, "option", "list", "--data-dir", "d"])
+    ended = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

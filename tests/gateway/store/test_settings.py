@@ -1,0 +1,69 @@
+"""The small tables: options, groups, prices, and the list of changes that all of them write to."""
+
+from decimal import Decimal
+
+import pytest
+from tollway.gateway.store import Store, Transaction, changes, groups, options, prices
+from tollway.gateway.store.records import Change, GroupRow, PriceRow
+
+pytestmark = pytest.mark.anyio
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+
+async def test_options_are_set_replaced_and_unset(store: Store) -> None:
+    await options.set_many(store, {"a": "1", "b": "2"}, now_ms=1)
+    await options.set_many(store, {"b": "3"}, now_ms=2)
+    assert await options.list_all(store) == {"a": "1", "b": "3"}
+    assert await options.unset(store, "a", now_ms=3)
+    assert not await options.unset(store, "a", now_ms=4)
+    assert await options.list_all(store) == {"b": "3"}
+    assert [change.created_at for change in await changes.since(store, 0)] == [1, 2, 3]
+
+
+async def test_a_groups_ratio_is_exact(store: Store) -> None:
+    ratio = Decimal("0.1000000000000000000001")
+    await groups.put(store, GroupRow("vip", Decimal(1), ""), now_ms=1)
+    await groups.put(store, GroupRow("vip", ratio, "for friends"), now_ms=2)
+    assert await groups.list_all(store) == (GroupRow("vip", ratio, "for friends"),)
+    assert await groups.delete(store, "vip", now_ms=3)
+    assert not await groups.delete(store, "vip", now_ms=4)
+    assert [change.kind for change in await changes.since(store, 0)] == ["group"] * 3
+
+
+async def test_prices_are_put_and_deleted(store: Store) -> None:
+    await prices.put(store, "m", "{}", now_ms=1)
+    await prices.put(store, "m", '{"input": "1"}', now_ms=2)
+    assert await prices.list_all(store) == (PriceRow("m", '{"input": "1"}', 2),)
+    assert await prices.delete(store, "m", now_ms=3)
+    assert not await prices.delete(store, "m", now_ms=4)
+    assert [change.kind for change in await changes.since(store, 0)] == ["price"] * 3
+
+
+async def test_changes_are_read_from_where_one_stopped(store: Store) -> None:
+    assert await changes.latest(store) == 0
+    for at in (1, 2, 3):
+        await options.set_many(store, {"a": str(at)}, now_ms=at)
+    assert await changes.since(store, 1, limit=1) == (Change(id=2, kind="option", ref=0, created_at=2),)
+    assert await changes.since(store, await changes.latest(store)) == ()
+
+
+async def test_a_change_is_noted_only_if_its_write_is_kept(store: Store) -> None:
+    async def work(transaction: Transaction) -> None:
+        await options.set_many(transaction, {"a": "1"}, now_ms=1)
+        await groups.put(transaction, GroupRow("g", Decimal(1), ""), now_ms=1)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await store.run(work)
+    assert await changes.since(store, 0) == ()
+    assert await options.list_all(store) == {}
+
+
+async def test_old_changes_are_trimmed_and_numbers_not_used_again(store: Store) -> None:
+    for at in (1, 2):
+        await options.set_many(store, {"a": "1"}, now_ms=at)
+    assert await changes.trim(store, now_ms=DAY_MS + 2) == 1
+    assert await changes.trim(store, now_ms=DAY_MS + 3) == 1
+    await options.set_many(store, {"a": "1"}, now_ms=3)
+    assert await changes.latest(store) == 3
