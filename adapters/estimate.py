@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from ..config.pricing import Usage
 from .call import Call
 
@@ -147,12 +149,24 @@ def estimate_usage(call: Call, *, delivered_tokens: int, images: int) -> Usage:
     document = call.document or {}
     name = call.operation.name
     if name.startswith("images_") and images:
-        return Usage(images=images, image_size=_text(document, "size"), image_quality=_text(document, "quality"))
+        return with_images(Usage(), call, images)
     if name == "audio_speech":
         return Usage(input_tokens=len(_text(document, "input")), estimated="gpt" in call.model)
     if name.startswith("audio_"):
         return Usage(seconds=Decimal(len(call.body)) / BYTES_PER_SECOND, output_tokens=delivered_tokens, estimated=True)
     return Usage(input_tokens=estimate_input(document), output_tokens=delivered_tokens, estimated=True)
+
+
+def with_images(usage: Usage, call: Call, images: int) -> Usage:
+    """`usage` with the pictures that came, in the size and quality asked for: some are charged by the piece."""
+    size, quality = image_kind(call)
+    return replace(usage, images=images, image_size=size, image_quality=quality)
+
+
+def image_kind(call: Call) -> tuple[str, str]:
+    """The size and quality that a call asks for; "" where it leaves them to the vendor."""
+    document = call.document or {}
+    return _text(document, "size"), _text(document, "quality")
 
 
 def _text(document: Document, name: str) -> str:

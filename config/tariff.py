@@ -50,10 +50,20 @@ class Tariff:
         quota = (2 * amount + self._denominator) // (2 * self._denominator)
         return self._bounded(quota if quota or not amount else 1)
 
-    def reserve(self, input_tokens: int, output_tokens: int, *, images: int = 0) -> int:
+    def reserve(
+        self, input_tokens: int, output_tokens: int, *, images: int = 0, image_size: str = "", image_quality: str = ""
+    ) -> int:
         """The quota that `reserve_quota` gives."""
         if images or not self._plain:
-            return reserve_quota(input_tokens, output_tokens, self.price, self.ratio, images=images)
+            return reserve_quota(
+                input_tokens,
+                output_tokens,
+                self.price,
+                self.ratio,
+                images=images,
+                image_size=image_size,
+                image_quality=image_quality,
+            )
         return self._bounded(-(-(input_tokens * self._input + output_tokens * self._output) // self._denominator))
 
     def _bounded(self, quota: int) -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..config.groups import GroupRatios
+from ..config.groups import GroupError, GroupRatios
 from ..config.live import Live
 from ..config.options import OptionError, Options
 from ..config.price_book import PriceBook
@@ -100,6 +100,9 @@ class Snapshot:
                 await self.poll()
             except StoreError as error:
                 log.warning("changes cannot be read now: %s", error)
+            except Exception:
+                # A row that cannot be understood must not end the watch over all others.
+                log.exception("a change cannot be taken over; the relay goes on with what it knows")
 
     async def poll(self) -> None:
         """Take over what has changed since the last time."""
@@ -153,9 +156,12 @@ class Snapshot:
             self.options.swap(Options.parse(rows, self._defaults))
         except OptionError as error:
             log.error("the options stay as they were: %s", error)
-        ratios = GroupRatios.from_options(rows)
         own = {group.name: group.ratio for group in await groups.list_all(self.store)}
-        self.ratios.swap(replace(ratios, ratios={**ratios.ratios, **own}))
+        try:
+            ratios = GroupRatios.from_options(rows)
+            self.ratios.swap(replace(ratios, ratios={**ratios.ratios, **own}))
+        except GroupError as error:
+            log.error("the groups' ratios stay as they were: %s", error)
 
     async def _load_prices(self) -> None:
         own: dict[str, Price] = {}

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..adapters.answers import header
 from ..adapters.call import Call
 from ..adapters.errors import BadRequest, UpstreamError
-from ..adapters.estimate import estimate_call, estimate_usage
+from ..adapters.estimate import estimate_call, estimate_usage, image_kind, with_images
 from ..adapters.operations import Operation
 from ..adapters.watch import AnswerWatch
 from ..config.amounts import QUOTA_PER_USD
@@ -182,6 +182,8 @@ class _Meter:
         usage = outcome.usage
         if usage is None and self.call is not None:
             usage = estimate_usage(self.call, delivered_tokens=outcome.delivered_tokens, images=outcome.images)
+        elif usage is not None and self.call is not None and outcome.images:
+            usage = with_images(usage, self.call, outcome.images)
         charge = self.charge(outcome, usage or Usage(output_tokens=outcome.delivered_tokens, estimated=True))
         CHARGE.set(self.scope, charge)
         if self.hold is not None:
@@ -225,8 +227,10 @@ def reservation(call: Call, tariff: Tariff, options: Options) -> int:
     output = 0
     if call.operation.generates:
         output = (options.default_max_tokens if call.output_limit is None else call.output_limit) * call.choices
-    images = call.choices if call.operation.name.startswith("images_") else 0
-    return tariff.reserve(estimate_call(call), output, images=images)
+    if not call.operation.name.startswith("images_"):
+        return tariff.reserve(estimate_call(call), output)
+    size, quality = image_kind(call)
+    return tariff.reserve(estimate_call(call), output, images=call.choices, image_size=size, image_quality=quality)
 
 
 def usd(quota: int) -> bytes:

@@ -37,7 +37,8 @@ class StoreLedger(MemoryLedger):
         self.store = store
         self.lock = asyncio.Lock()
         self._pending: list[tuple[str, Charge]] = []
-        self._failed: list[ChargeRecord] = []
+        self._writing: list[ChargeRecord] = []
+        """The batch that is being written, or that could not be and is written again."""
         self._full = asyncio.Event()
         # Unique over processes and restarts, so that a batch that is written twice is charged once; and in the order
         # of time, which keeps the index's new entries together.
@@ -45,14 +46,14 @@ class StoreLedger(MemoryLedger):
         self._counter = itertools.count()
 
     async def open(self, principal: Principal, request_id: str) -> Hold:
-        if len(self._pending) + len(self._failed) > MOST_PENDING:
+        if len(self._pending) + len(self._writing) > MOST_PENDING:
             raise Unavailable("Charges cannot be written now. Try again later.", retry_after=5.0)
         return await super().open(principal, request_id)
 
     @property
     def pending(self) -> int:
         """Charges that have not been written yet."""
-        return len(self._pending) + len(self._failed)
+        return len(self._pending) + len(self._writing)
 
     def load(self, users: Iterable[UserRow], tokens: Iterable[TokenRow]) -> None:
         """Take over balances as they stand in the store. Hold `lock` from reading them until this returns."""
@@ -74,23 +75,25 @@ class StoreLedger(MemoryLedger):
             except TimeoutError:
                 pass
             self._full.clear()
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:
+                # The batch is kept and written again: whatever this is, it must not end the writing.
+                log.exception("%d charges wait", self.pending)
 
     async def flush(self) -> bool:
         """Write what waits, in one transaction; False when the store could not. Nothing is lost by a failure."""
         async with self.lock:
-            while self._failed or self._pending:
-                batch, self._pending = self._pending[:FLUSH_AT], self._pending[FLUSH_AT:]
-                records = self._failed or [record_of(charge_id, charge) for charge_id, charge in batch]
-                if self._failed:
-                    self._pending = batch + self._pending
-                    self._failed = []
+            while self._writing or self._pending:
+                if not self._writing:
+                    batch, self._pending = self._pending[:FLUSH_AT], self._pending[FLUSH_AT:]
+                    self._writing = [record_of(charge_id, charge) for charge_id, charge in batch]
                 try:
-                    balances = await charges.flush(self.store, records, int(time.time() * 1000))
+                    balances = await charges.flush(self.store, self._writing, int(time.time() * 1000))
                 except StoreError as error:
-                    self._failed = records
                     log.error("%d charges wait, for the store cannot be written: %s", self.pending, error)
                     return False
+                self._writing = []
                 self._agree(balances.users, balances.tokens)
         return True
 
@@ -112,7 +115,7 @@ class StoreLedger(MemoryLedger):
     def _unwritten(self) -> tuple[dict[int, int], dict[int, int]]:
         users: dict[int, int] = {}
         tokens: dict[int, int] = {}
-        for record in self._failed:
+        for record in self._writing:
             users[record.user_id] = users.get(record.user_id, 0) + record.quota
             tokens[record.token_id] = tokens.get(record.token_id, 0) + record.quota
         for _, charge in self._pending:

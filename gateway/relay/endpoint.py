@@ -84,6 +84,7 @@ class _Relay:
         self.stopped = False
         """We have cancelled our own task because the client left."""
         self.asked = False
+        """The request has begun to go out, so the upstream may charge for it."""
         self.waited = 0.0
         self.task = asyncio.current_task() or _no_task()
 
@@ -94,11 +95,13 @@ class _Relay:
             self.stopped = True
             self.task.cancel()
 
+    def sent(self) -> None:
+        self.asked = True
+
     async def run(self) -> None:
         endpoint, outgoing = self.endpoint, self.exchange.outgoing
-        self.asked = True
         began = time.perf_counter()
-        incoming = self.incoming = await endpoint.upstream.send(outgoing, endpoint.timeouts)
+        incoming = self.incoming = await endpoint.upstream.send(outgoing, endpoint.timeouts, self.sent)
         self.waited += time.perf_counter() - began
         if incoming.status >= 300:
             await self._refused(incoming)

@@ -17,7 +17,7 @@ from ...adapters.form import read_form
 from ...adapters.outgoing import Headers, Outgoing
 from . import echo_media, echo_text
 from .echo_answer import Document, EchoAnswer, error_answer, json_answer
-from .port import Incoming, Timeouts
+from .port import Incoming, OnSent, Timeouts
 
 Handler = Callable[[Document, int], EchoAnswer]
 
@@ -44,7 +44,9 @@ class EchoUpstream:
     def __init__(self, *, pace: float = 0.0) -> None:
         self._pace = pace
 
-    async def send(self, outgoing: Outgoing, timeouts: Timeouts) -> Incoming:
+    async def send(self, outgoing: Outgoing, timeouts: Timeouts, on_sent: OnSent | None = None) -> Incoming:
+        if on_sent is not None:
+            on_sent()
         return EchoIncoming(_answer(outgoing), self._pace)
 
     async def close(self) -> None:

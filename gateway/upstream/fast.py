@@ -11,7 +11,7 @@ from .encoding import decoded
 from .exchange import Exchange, StaleConnection
 from .guard import Resolve, addresses_of, resolve_by_system
 from .pool import Pool, PoolStats
-from .port import Incoming, Timeouts
+from .port import Incoming, OnSent, Timeouts
 from .request import Origin, RequestWriter
 from .timeouts import connect_timeout, total_end, total_timeout
 
@@ -48,7 +48,7 @@ class FastTransport:
     def stats(self) -> PoolStats:
         return self._pool.stats()
 
-    async def send(self, outgoing: Outgoing, timeouts: Timeouts) -> Incoming:
+    async def send(self, outgoing: Outgoing, timeouts: Timeouts, on_sent: OnSent | None = None) -> Incoming:
         method, body = outgoing.method, outgoing.body
         target = self._writer.target(method, outgoing.url)
         head = self._writer.head(target, outgoing.headers, len(body), has_body=bool(body) or method not in BODILESS)
@@ -60,6 +60,8 @@ class FastTransport:
         connection = self._pool.take(origin)
         if connection is not None:
             exchange = Exchange(loop, connection, timeouts, started, no_body=no_body)
+            if on_sent is not None:
+                on_sent()
             try:
                 await exchange.perform(head, body)
             except StaleConnection:
@@ -69,6 +71,8 @@ class FastTransport:
 
         connection = await self._connect(origin, timeouts, started, "caller" if outgoing.user_url else "channel")
         exchange = Exchange(loop, connection, timeouts, started, no_body=no_body)
+        if on_sent is not None:
+            on_sent()
         await exchange.perform(head, body)
         return decoded(exchange, exchange.encodings) if exchange.encodings else exchange
 

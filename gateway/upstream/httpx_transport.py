@@ -8,7 +8,7 @@ imported by the first request that needs it.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from math import inf
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from .encoding import decoded
 from .exchange import MOST_HEAD, MOST_LINES, WIRE, size_of
 from .fast import BODILESS
 from .guard import Resolve, addresses_of, resolve_by_system
-from .port import Incoming, Timeouts
+from .port import Incoming, OnSent, Timeouts
 from .request import Origin, RequestWriter
 from .timeouts import connect_timeout, first_byte_timeout, idle_timeout, total_end, total_timeout
 
@@ -59,7 +59,7 @@ class HttpxTransport:
         self._transports: dict[str, httpx.AsyncHTTPTransport] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def send(self, outgoing: Outgoing, timeouts: Timeouts) -> Incoming:
+    async def send(self, outgoing: Outgoing, timeouts: Timeouts, on_sent: OnSent | None = None) -> Incoming:
         loop = asyncio.get_running_loop()
         end = total_end(timeouts, loop.time())
         transport = self._transport(outgoing.proxy)
@@ -73,6 +73,8 @@ class HttpxTransport:
         try:
             async with asyncio.timeout_at(end if end < inf else None):
                 request = await self._request(outgoing, patience)
+                if on_sent is not None:
+                    request.extensions["trace"] = _tell(on_sent)
                 response = await transport.handle_async_request(request)
         except TimeoutError as error:
             raise total_timeout(timeouts.total) from error
@@ -218,6 +220,16 @@ async def _close_quietly(response: "httpx.Response") -> None:
         await response.aclose()
     except (httpx.TransportError, OSError):
         return
+
+
+def _tell(on_sent: OnSent) -> Callable[[str, object], Awaitable[None]]:
+    """A trace that calls `on_sent` when the request's head goes out (httpcore, "Extensions": `trace`)."""
+
+    async def trace(event: str, info: object) -> None:
+        if event.endswith("send_request_headers.started"):
+            on_sent()
+
+    return trace
 
 
 def _send_error(error: "httpx.TransportError", timeouts: Timeouts) -> UpstreamError:

@@ -1,6 +1,6 @@
 """The one port behind which sockets live: `send(Outgoing) -> Incoming`."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,9 @@ class Timeouts:
     first_byte: float = 120.0
     idle: float = 120.0
     total: float = 3600.0
+
+
+OnSent = Callable[[], None]
 
 
 class Incoming(Protocol):
@@ -53,9 +56,11 @@ class Incoming(Protocol):
 class Upstream(Protocol):
     """A way to reach upstreams. Cancelling `send` or `Incoming.read` drops the connection at once."""
 
-    def send(self, outgoing: Outgoing, timeouts: Timeouts) -> Awaitable[Incoming]:
+    def send(self, outgoing: Outgoing, timeouts: Timeouts, on_sent: OnSent | None = None) -> Awaitable[Incoming]:
         """
         Send the request and return once the head of the answer is here.
+
+        `on_sent` is called when the request begins to go out: from then on the upstream may charge for it.
 
         Raises `UpstreamRefused`, `UpstreamTimeout`, `UpstreamGarbage` or `UpstreamTruncated`.
         """

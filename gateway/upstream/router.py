@@ -8,7 +8,7 @@ from .echo import EchoUpstream
 from .fast import FastTransport
 from .guard import Resolve, resolve_by_system
 from .pool import PoolStats
-from .port import Incoming, Timeouts, Upstream
+from .port import Incoming, OnSent, Timeouts, Upstream
 
 
 class Upstreams:
@@ -39,13 +39,13 @@ class Upstreams:
         self._echo = EchoUpstream()
         self._proxied: Upstream | None = None
 
-    def send(self, outgoing: Outgoing, timeouts: Timeouts) -> Awaitable[Incoming]:
+    def send(self, outgoing: Outgoing, timeouts: Timeouts, on_sent: OnSent | None = None) -> Awaitable[Incoming]:
         # A plain def: another coroutine around the hot path would only pass the answer on.
         if outgoing.transport == "echo":
-            return self._echo.send(outgoing, timeouts)
+            return self._echo.send(outgoing, timeouts, on_sent)
         if outgoing.proxy:
-            return self._for_proxies().send(outgoing, timeouts)
-        return self._fast.send(outgoing, timeouts)
+            return self._for_proxies().send(outgoing, timeouts, on_sent)
+        return self._fast.send(outgoing, timeouts, on_sent)
 
     def stats(self) -> PoolStats:
         """The fast transport's sockets; those to proxies are httpx's own business."""

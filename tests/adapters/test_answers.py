@@ -125,7 +125,10 @@ def test_a_date_without_a_zone_is_utc_wherever_the_gateway_runs(date: bytes) -> 
     st.one_of(
         st.binary(max_size=40),
         st.from_regex(rb"\A[0-9eE+._-]{1,12}\Z"),
-        st.from_regex(rb"\A(Sun, )?[0-9]{1,3} (Jan|Feb|Nov) [0-9]{1,6} [0-9]{1,3}:[0-9]{2}(:[0-9]{1,3})? ?(GMT|UTC|[+-][0-9]{1,9})?\Z"),
+        st.from_regex(
+            rb"\A(Sun, )?[0-9]{1,3} (Jan|Feb|Nov) [0-9]{1,6} "
+            rb"[0-9]{1,3}:[0-9]{2}(:[0-9]{1,3})? ?(GMT|UTC|[+-][0-9]{1,9})?\Z"
+        ),
     )
 )
 def test_no_wait_is_unreasonable(value: bytes) -> None:
@@ -141,7 +144,9 @@ KEYWORDS = Options().automatic_disable_keywords
     ("status", "body", "dead"),
     [
         pytest.param(401, b"", True, id="unauthorized"),
-        pytest.param(429, b'{"error":{"message":"You exceeded your current quota, please check"}}', True, id="no quota left"),
+        pytest.param(
+            429, b'{"error":{"message":"You exceeded your current quota, please check"}}', True, id="no quota left"
+        ),
         pytest.param(403, b"Your Credit Balance is TOO LOW to access", True, id="capitals"),
         pytest.param(500, b"This organization has been disabled.", True, id="a keyword under any status"),
         pytest.param(429, b'{"error":{"message":"Rate limit reached"}}', False, id="a rate limit passes"),

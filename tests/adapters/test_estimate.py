@@ -54,9 +54,17 @@ BARE = estimate_input(message(""))
     [
         pytest.param(message("seven letters, or 28 of them"), 8, id="a text"),
         pytest.param(message([{"type": "text", "text": "1234567"}]), 2, id="a text part"),
-        pytest.param(message([{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 99999}}]), 1105, id="an image is flat"),
-        pytest.param(message([{"type": "input_audio", "input_audio": {"data": "A" * 4000}}]), 11, id="audio by its length"),
-        pytest.param(message([{"type": "input_audio", "input_audio": {"id": "a"}}]), 4096, id="audio that is not there"),
+        pytest.param(
+            message([{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 99999}}]),
+            1105,
+            id="an image is flat",
+        ),
+        pytest.param(
+            message([{"type": "input_audio", "input_audio": {"data": "A" * 4000}}]), 11, id="audio by its length"
+        ),
+        pytest.param(
+            message([{"type": "input_audio", "input_audio": {"id": "a"}}]), 4096, id="audio that is not there"
+        ),
         pytest.param(message([{"type": "file", "file": {"file_id": "f"}}]), 4096, id="a file is flat"),
         pytest.param(message(None, tool_calls=[{"function": {"name": "f", "arguments": "{}"}}]), 10, id="a tool call"),
     ],
@@ -81,7 +89,19 @@ def test_other_inputs(document: dict[str, Any], tokens: int) -> None:
     assert estimate_input(document) == tokens
 
 
-FIELDS = ["messages", "prompt", "input", "instructions", "tools", "content", "tool_calls", "type", "text", "input_audio", "data"]
+FIELDS = [
+    "messages",
+    "prompt",
+    "input",
+    "instructions",
+    "tools",
+    "content",
+    "tool_calls",
+    "type",
+    "text",
+    "input_audio",
+    "data",
+]
 KINDS = st.sampled_from(["text", "image_url", "input_audio", "file"])
 HOSTILE = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), KINDS),
@@ -133,7 +153,10 @@ def call(path: str, document: dict[str, Any], *, model: str = "m", body: bytes |
     [
         pytest.param(message("The quick brown fox."), id="a text"),
         pytest.param(message("敏捷的棕色狐狸"), id="Chinese"),
-        pytest.param(message([{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}] * 20), id="images by their address"),
+        pytest.param(
+            message([{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}] * 20),
+            id="images by their address",
+        ),
         pytest.param(message([{"type": "file", "file": {"file_id": "f"}}] * 20), id="files by their id"),
         pytest.param(message("x" * 20_000), id="a long text"),
     ],
@@ -156,7 +179,12 @@ def test_a_form_is_not_estimated() -> None:
             id="images as they came",
         ),
         pytest.param(call("/v1/images/generations", {"size": 5}), 1, Usage(images=1), id="a size that is none"),
-        pytest.param(call("/v1/audio/speech", {"input": "four"}, model="tts-1"), 0, Usage(input_tokens=4), id="speech by characters"),
+        pytest.param(
+            call("/v1/audio/speech", {"input": "four"}, model="tts-1"),
+            0,
+            Usage(input_tokens=4),
+            id="speech by characters",
+        ),
         pytest.param(
             call("/v1/audio/speech", {"input": "four"}, model="gpt-4o-mini-tts"),
             0,
@@ -170,7 +198,10 @@ def test_a_form_is_not_estimated() -> None:
             id="transcription by length",
         ),
         pytest.param(
-            call("/v1/embeddings", {"input": "1234567"}), 0, Usage(input_tokens=5, output_tokens=5, estimated=True), id="anything else"
+            call("/v1/embeddings", {"input": "1234567"}),
+            0,
+            Usage(input_tokens=5, output_tokens=5, estimated=True),
+            id="anything else",
         ),
     ],
 )

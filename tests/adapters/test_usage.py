@@ -96,8 +96,12 @@ REPORTED = [
         Usage(input_tokens=5, output_tokens=3),
         id="null details",
     ),
-    pytest.param({"prompt_tokens": 12.0, "completion_tokens": 3.0}, Usage(input_tokens=12, output_tokens=3), id="floats"),
-    pytest.param({"prompt_tokens": 5, "prompt_tokens_details": [1]}, Usage(input_tokens=5), id="details of another shape"),
+    pytest.param(
+        {"prompt_tokens": 12.0, "completion_tokens": 3.0}, Usage(input_tokens=12, output_tokens=3), id="floats"
+    ),
+    pytest.param(
+        {"prompt_tokens": 5, "prompt_tokens_details": [1]}, Usage(input_tokens=5), id="details of another shape"
+    ),
     pytest.param(
         {"prompt_tokens": -7, "completion_tokens": 3}, Usage(output_tokens=3), id="a negative count is no credit"
     ),
@@ -121,7 +125,9 @@ def test_reported_usage(reported: dict[str, Any], usage: Usage) -> None:
 
 def _writable(reported: dict[str, Any]) -> dict[str, Any]:
     """Whole numbers beyond 64 bits as the reader sees them."""
-    return {name: float(value) if isinstance(value, int) and value >= 2**63 else value for name, value in reported.items()}
+    return {
+        name: float(value) if isinstance(value, int) and value >= 2**63 else value for name, value in reported.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -166,7 +172,13 @@ NAMES = [
     "reasoning_tokens",
 ]
 LEAVES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(-3, 40), st.floats(), st.text(max_size=3), st.lists(st.integers(), max_size=2)
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-3, 40),
+    st.floats(),
+    st.text(max_size=3),
+    st.lists(st.integers(), max_size=2),
 )
 HOSTILE = st.recursive(LEAVES, lambda inner: st.dictionaries(st.sampled_from(NAMES), inner, max_size=8), max_leaves=12)
 
