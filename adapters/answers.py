@@ -19,7 +19,7 @@ from .outgoing import Headers
 
 KEY_STATUSES = frozenset({401, 402, 403, 429})
 CHANNEL_STATUSES = frozenset({404, 407, 408, 421, 425})
-"""4xx that can be the channel's: a timeout or proxy of its own, a wrong host; 404 only when it misses the model."""
+"""4xx that can be the channel's: a timeout or proxy of its own, a wrong host; 404 only when it misses the model or the API."""
 MISSING_MODEL = frozenset({"model_not_found", "DeploymentNotFound", "InvalidModel"})
 LONGEST_WAIT = 3600.0
 
@@ -79,7 +79,9 @@ def _fault(status: int, body: bytes) -> Fault:
 
 def _misses_model(body: bytes) -> bool:
     error = error_object(body)
-    code = error.get("code") if error else None
+    if error is None:  # no answer of a vendor's API: a wrong base URL, or a page of something in between
+        return True
+    code = error.get("code")
     return isinstance(code, str) and code in MISSING_MODEL
 
 

@@ -122,7 +122,7 @@ class ExchangeBuilder:
         strip = False
         if document.get("model") != route.upstream_model:
             edits["model"] = route.upstream_model
-        if call.effort is not None:
+        if call.effort is not None and call.operation.dialect == "openai_chat":
             edits["reasoning_effort"] = call.effort
         if (
             call.stream

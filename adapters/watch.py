@@ -20,7 +20,7 @@ from .shapes import list_of, object_of
 from .usage import read_usage
 
 LONGEST_EVENT = 32 * 1024 * 1024
-COUNT_AFTER = 64 * 1024
+COUNT_AFTER = 256 * 1024
 """Bytes of events kept for counting their text; beyond it they are counted and let go."""
 
 # At the beginning of a line only: inside an event's JSON a line break is escaped, so no model can write an end mark.

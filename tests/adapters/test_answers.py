@@ -31,11 +31,10 @@ def error(code: object) -> bytes:
     [
         *[(status, b"", "key") for status in (401, 402, 403, 429)],
         *[(status, b"", "channel") for status in (301, 302, 307, 407, 408, 421, 425, 500, 502, 503, 504, 529, 599)],
-        *[(status, b"", "caller") for status in (400, 404, 405, 409, 410, 413, 415, 422, 451, 499)],
+        *[(status, b"", "caller") for status in (400, 405, 409, 410, 413, 415, 422, 451, 499)],
         *[(404, error(code), "channel") for code in ("model_not_found", "DeploymentNotFound", "InvalidModel")],
         *[(404, error(code), "caller") for code in ("thread_not_found", None, 404, {}, [], ["model_not_found"])],
-        (404, b"<html>", "caller"),
-        (404, b'["error"]', "caller"),
+        *[(404, body, "channel") for body in (b"", b"<html>", b'["error"]', b'{"detail":"Not Found"}')],
         (400, error("model_not_found"), "caller"),
     ],
 )
