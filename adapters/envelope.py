@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from .errors import GatewayError, UpstreamError, UpstreamStatus
+from .errors import GatewayError, UpstreamError, UpstreamRefused, UpstreamStatus
 from .outgoing import Headers
 
 
@@ -20,9 +20,12 @@ class ErrorAnswer:
 
 def error_document(error: GatewayError, request_id: str) -> dict[str, object]:
     """`{"error": {message, type, param, code, request_id}}`."""
+    message = error.message
+    if isinstance(error, UpstreamRefused) and error.fault != "caller":
+        message = "The upstream cannot be reached."  # its address is the operator's business
     return {
         "error": {
-            "message": error.message,
+            "message": message,
             "type": error.type,
             "param": error.param,
             "code": error.code,

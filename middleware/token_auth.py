@@ -4,7 +4,6 @@ import ipaddress
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,8 +19,8 @@ class TokenAuthMiddleware:
     """
     Find out who calls, and refuse a key that may not. Writes PRINCIPAL.
 
-    The key is read from `Authorization: Bearer`, `x-api-key`, `x-goog-api-key`, the WebSocket subprotocol
-    `openai-insecure-api-key.<key>`, or the query's `key` (Google's SDKs). Refusals: 401 for no key, an unknown or an
+    The key is read from `Authorization: Bearer`, `x-api-key`, `x-goog-api-key` or the WebSocket subprotocol
+    `openai-insecure-api-key.<key>`; not from the query, which proxies write into their logs. Refusals: 401 for no key, an unknown or an
     expired one; 402 for one that is used up; 403 for one that is disabled or comes from an address it may not.
 
     Place it inside the error envelope and outside everything that wants to know who calls.
@@ -65,8 +64,6 @@ def read_key(scope: Scope) -> str:
             fallback = value.strip()
         elif name == b"sec-websocket-protocol" and SUBPROTOCOL in value:
             fallback = value.split(SUBPROTOCOL, 1)[1].split(b",", 1)[0].strip()
-    if not fallback and b"key=" in scope.get("query_string", b""):
-        return parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
     return fallback.decode("latin-1")
 
 

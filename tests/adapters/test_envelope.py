@@ -86,8 +86,8 @@ OURS = [
         UpstreamRefused("Not connected."),
         502,
         [JSON, NO_RETRY],
-        b'{"error":{"message":"Not connected.","type":"upstream_error","param":null,"code":"upstream_unreachable",'
-        b'"request_id":"req_1"}}',
+        b'{"error":{"message":"The upstream cannot be reached.","type":"upstream_error","param":null,'
+        b'"code":"upstream_unreachable","request_id":"req_1"}}',
         id="an upstream that is gone",
     ),
     pytest.param(

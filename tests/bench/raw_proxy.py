@@ -18,6 +18,7 @@ HEAD = (
 ).encode()
 NOT_PASSED_ON = {b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"content-encoding"}
 TAIL_BYTES = 600
+OPENING, CLOSING = b"{}"
 
 pools: list[Pool] = []
 seen = {"requests": 0, "tokens": 0}
@@ -92,7 +93,11 @@ def note_usage(tail: bytes) -> None:
     start = tail.find(b"{", tail.rfind(b'"usage"'))
     depth = 0
     for index in range(start, len(tail)):
-        depth += {123: 1, 125: -1}.get(tail[index], 0)
-        if not depth:
-            seen["tokens"] += orjson.loads(tail[start : index + 1])["total_tokens"]
-            return
+        byte = tail[index]
+        if byte == OPENING:
+            depth += 1
+        elif byte == CLOSING:
+            depth -= 1
+            if not depth:
+                seen["tokens"] += orjson.loads(tail[start : index + 1])["total_tokens"]
+                return
