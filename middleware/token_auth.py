@@ -20,8 +20,9 @@ class TokenAuthMiddleware:
     Find out who calls, and refuse a key that may not. Writes PRINCIPAL.
 
     The key is read from `Authorization: Bearer`, `x-api-key`, `x-goog-api-key` or the WebSocket subprotocol
-    `openai-insecure-api-key.<key>`; not from the query, which proxies write into their logs. Refusals: 401 for no key, an unknown or an
-    expired one; 402 for one that is used up; 403 for one that is disabled or comes from an address it may not.
+    `openai-insecure-api-key.<key>`; not from the query, which proxies write into their logs.
+    Refusals: 401 for no key, an unknown or an expired one; 402 for one that is used up; 403 for one that is disabled or
+    comes from an address it may not.
 
     Place it inside the error envelope and outside everything that wants to know who calls.
 
