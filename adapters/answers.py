@@ -19,7 +19,7 @@ from .outgoing import Headers
 
 KEY_STATUSES = frozenset({401, 402, 403, 429})
 CHANNEL_STATUSES = frozenset({404, 407, 408, 421, 425})
-"""4xx that can be the channel's: a timeout or proxy of its own, a wrong host; 404 only when it misses the model or the API."""
+"""4xx that can be the channel's: its timeout, proxy or host; 404 when it misses the model or the API."""
 MISSING_MODEL = frozenset({"model_not_found", "DeploymentNotFound", "InvalidModel"})
 LONGEST_WAIT = 3600.0
 

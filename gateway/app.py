@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..adapters.exchange import ExchangeBuilder
@@ -66,11 +67,12 @@ class Tollway:
             max_idle=settings.max_idle_connections,
         )
         tasks: list[asyncio.Task[None]] = []
+        collector: Collector | None = None
         try:
             await snapshot.load()
             self.snapshot = snapshot
             self.relay = self._relay(snapshot, upstreams)
-            register_process_metrics(self.registry, snapshot, upstreams)
+            collector = register_process_metrics(self.registry, snapshot, upstreams)
             tasks += asyncio.create_task(snapshot.run()), asyncio.create_task(snapshot.ledger.run())
             if self.lines is not None:
                 tasks.append(asyncio.create_task(self.lines.run()))
@@ -79,6 +81,8 @@ class Tollway:
             yield
         finally:
             self.relay = None
+            if collector is not None:
+                self.registry.unregister(collector)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -51,5 +51,8 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-def register_process_metrics(registry: CollectorRegistry, snapshot: Snapshot, upstreams: Upstreams) -> None:
-    registry.register(ProcessMetrics(snapshot, upstreams, asyncio.get_running_loop()))
+def register_process_metrics(registry: CollectorRegistry, snapshot: Snapshot, upstreams: Upstreams) -> Collector:
+    """The collector, to be unregistered when the app stops: it may be started again, with other parts."""
+    collector = ProcessMetrics(snapshot, upstreams, asyncio.get_running_loop())
+    registry.register(collector)
+    return collector

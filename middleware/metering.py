@@ -85,6 +85,8 @@ class MeteringMiddleware:
         try:
             await self.app(scope, receive, meter.send)
         except UpstreamError:
+            if meter.status:  # it failed behind its first byte: what was delivered is charged
+                await meter.finish()
             raise
         except BaseException:
             await meter.finish()

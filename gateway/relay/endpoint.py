@@ -168,9 +168,14 @@ class _Relay:
         if content_type.startswith(b"text/html"):
             raise UpstreamGarbage("The upstream answered 200 with a web page.")
         await self._start(incoming, [])
-        while data:
-            await self._pass(data)
-            data = await self.read(incoming)
+        try:
+            while data:
+                await self._pass(data)
+                data = await self.read(incoming)
+        except UpstreamError:
+            # Sound cannot tell of a failure inside: the connection breaks, so that nobody takes a part for the whole.
+            self.report("truncated")
+            raise
         self.report("completed")
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 

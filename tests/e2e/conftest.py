@@ -14,6 +14,7 @@ from .gateway import Account, Gateway, now_ms
 from .running import LoopThread, served
 from .scripted import Script, ScriptedUpstream, scripted_upstream
 
+CONNECT_S = 0.8
 FIRST_BYTE_S = 0.6
 SILENCE_S = 1.5
 MOST_BYTES = 1024 * 1024
@@ -33,6 +34,7 @@ def threads() -> Iterator[LoopThread]:
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     settings = Settings(
         data_dir=tmp_path_factory.mktemp("gateway"),
+        connect_timeout=CONNECT_S,
         first_byte_timeout=FIRST_BYTE_S,
         streaming_timeout=SILENCE_S,
         max_request_bytes=MOST_BYTES,

@@ -37,13 +37,16 @@ class Account:
 
 
 async def new_account(
-    store: Store, vault: Vault, *, quota: int = DOLLAR, group: str | None = None, **token: Any
+    store: Store, vault: Vault, *, quota: int = DOLLAR, token_group: str = "", **token: Any
 ) -> Account:
+    """`token`: fields of the token, which is unlimited if none is given."""
     number = next(_numbers)
-    group = group or f"group-{number}"
+    group = f"group-{number}"
     user_id = await users.create(store, username=f"user-{number}", group=group, quota=quota, now_ms=now_ms())
     limits = token or {"unlimited": True}
-    token_id, key = await tokens.create(store, vault, user_id=user_id, name="t", now_ms=now_ms(), **limits)
+    token_id, key = await tokens.create(
+        store, vault, user_id=user_id, name=f"token-{number}", group=token_group, now_ms=now_ms(), **limits
+    )
     return Account(user_id, token_id, key.reveal(), group)
 
 

@@ -85,7 +85,8 @@ def served(app: ASGIApp, **options: Any) -> Iterator[Served]:
     try:
         give_up = time.monotonic() + START_WITHIN_S
         while not server.started:
-            assert thread.is_alive() and time.monotonic() < give_up, "the server did not start"
+            assert thread.is_alive(), "the server did not start"
+            assert time.monotonic() < give_up, "the server did not start in time"
             time.sleep(0.005)
         yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", loops[0])
     finally:
@@ -134,7 +135,8 @@ def serving_process(data_dir: Path, **environ: str) -> Iterator[Process]:
     try:
         give_up = time.monotonic() + START_WITHIN_S
         while not _is_ready(process.address):
-            assert popen.poll() is None and time.monotonic() < give_up, "the server did not start"
+            assert popen.poll() is None, "the server did not start"
+            assert time.monotonic() < give_up, "the server did not start in time"
             time.sleep(0.03)
         yield process
     finally:

@@ -59,8 +59,7 @@ class Peer:
 
     async def wait(self, event: threading.Event) -> None:
         """Wait until the test allows it."""
-        while not event.is_set():
-            await asyncio.sleep(0.002)
+        await asyncio.to_thread(event.wait)
 
     async def gone(self) -> None:
         """Wait until the gateway has closed its end, and note when."""

@@ -153,6 +153,7 @@ def test_images_are_edited(client: openai.OpenAI) -> None:
     assert base64.b64decode((answer.data or ())[0].b64_json or "").startswith(b"\x89PNG")
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_images_are_varied_by_the_default_model(client: openai.OpenAI) -> None:
     answer = client.images.create_variation(image=PNG)
     assert base64.b64decode((answer.data or ())[0].b64_json or "").startswith(b"\x89PNG")
@@ -179,6 +180,7 @@ def test_a_transcription_as_text(client: openai.OpenAI) -> None:
     assert answer == "good day\n"
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_a_translation(client: openai.OpenAI) -> None:
     assert client.audio.translations.create(model="whisper-1", file=WAV).text == "A sound of 68 bytes."
 

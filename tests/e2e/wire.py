@@ -17,7 +17,7 @@ QUOTA = 225
 """What USAGE costs at gpt-4o-mini's price: 1000 x 0.075 + 500 x 0.3 quota."""
 
 
-def http(body: bytes, status: int = 200, content_type: bytes = JSON, *headers: bytes) -> bytes:
+def whole(body: bytes, status: int = 200, content_type: bytes = JSON, *headers: bytes) -> bytes:
     """A whole answer with a Content-Length."""
     lines = [b"HTTP/1.1 %d X" % status, b"content-type: " + content_type, b"content-length: %d" % len(body), *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
@@ -56,12 +56,21 @@ DONE = b"data: [DONE]\n\n"
 
 def delta(text: str) -> bytes:
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
-    return event({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]})
+    return event(
+        {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    )
 
 
 def usage_event(usage: Any = USAGE) -> bytes:
     return event(
-        {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": usage}
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": "m",
+            "choices": [],
+            "usage": usage,
+        }
     )
 
 
@@ -117,18 +126,24 @@ def ask(
         return Answer(answer.status, found, answer.read())
 
 
-
-
 class OpenRequest:
     """A request whose answer is read, or left, as the test likes."""
 
-    def __init__(self, address: str, key: str, body: dict[str, Any], path: str = "/v1/chat/completions") -> None:
+    def __init__(
+        self,
+        address: str,
+        key: str,
+        body: dict[str, Any],
+        path: str = "/v1/chat/completions",
+        declared: int | None = None,
+    ) -> None:
+        """`declared`: a Content-Length that is not the body's own."""
         data = json.dumps(body).encode()
-        self.address = (address.removeprefix("http://").partition(":")[0], int(address.rpartition(":")[2]))
-        self.socket = socket.create_connection(self.address, timeout=10)
+        host, _, port = address.removeprefix("http://").partition(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=10)
         head = (
             f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {declared or len(data)}\r\n\r\n"
         )
         self.socket.sendall(head.encode() + data)
         self.seen = b""
