@@ -76,30 +76,23 @@ class IntakeMiddleware:
 
     async def _read(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
         declared = header(headers, b"content-length")
-        if declared and int(declared) > self.max_bytes:
+        if declared.isdigit() and int(declared) > self.max_bytes:
             raise self._too_large()
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if message["type"] == "http.disconnect":
+        try:
+            async with asyncio.timeout(self.body_timeout):
+                body = await self._read_to_end(receive)
+        except TimeoutError:
+            raise RequestTimeout(
+                f"The body did not arrive within {self.body_timeout:g} s.", headers=((b"connection", b"close"),)
+            ) from None
+        if body is None:
             return None
-        if message.get("more_body", False):
-            try:
-                async with asyncio.timeout(self.body_timeout):
-                    rest = await self._read_on(body, receive)
-            except TimeoutError:
-                raise RequestTimeout(
-                    f"The body did not arrive within {self.body_timeout:g} s.", headers=((b"connection", b"close"),)
-                ) from None
-            if rest is None:
-                return None
-            body = rest
-        if len(body) > self.max_bytes:
-            raise self._too_large()
         coding = header(headers, b"content-encoding").strip().lower()
         return body if coding in (b"", b"identity") else self._decoded(body, coding)
 
-    async def _read_on(self, first: bytes, receive: Receive) -> bytes | None:
-        parts, size, more = [first], len(first), True
+    async def _read_to_end(self, receive: Receive) -> bytes | None:
+        parts: list[bytes] = []
+        size, more = 0, True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -110,7 +103,7 @@ class IntakeMiddleware:
             if size > self.max_bytes:
                 raise self._too_large()
             more = message.get("more_body", False)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _decoded(self, body: bytes, coding: bytes) -> bytes:
         if coding not in (b"gzip", b"deflate"):
@@ -181,7 +174,7 @@ def read_form_call(
     if not any(name in (wanted, f"{wanted}[]") or name.startswith(f"{wanted}[") for name in form.files):
         raise BadRequest(f"{wanted} is required, as a file.", param=wanted, code="missing_required_parameter")
     choices = form.fields.get("n", "1")
-    if not choices.isdecimal() or not 1 <= int(choices[:6]) <= MAX_CHOICES:
+    if not choices.isdecimal() or len(choices) > 6 or not 1 <= int(choices) <= MAX_CHOICES:
         raise BadRequest(f"n must lie between 1 and {MAX_CHOICES}.", param="n", code="invalid_value")
     return Call(
         operation,

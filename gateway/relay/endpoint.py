@@ -62,6 +62,10 @@ class RelayEndpoint:
             relay.report("cancelled")
             if not relay.stopped or relay.task.uncancel() > 0:
                 raise  # somebody else's cancellation: a shutdown, or the app we are mounted in
+        except UpstreamError as failure:
+            if relay.gone:
+                failure.retryable = False  # nobody waits for what another channel would say
+            raise
         finally:
             self.hang_ups.stop(hang_up)
             if relay.incoming is not None:

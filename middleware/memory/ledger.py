@@ -50,8 +50,10 @@ class MemoryLedger:
         if user is None:
             user = self.users[principal.user_id] = Account(0)
         token = self.tokens.get(principal.token_id)
-        if token is None or principal.unlimited:
-            token = self.tokens[principal.token_id] = token or Account(0, limited=False)
+        if token is None:
+            token = self.tokens[principal.token_id] = Account(0, limited=False)
+        elif principal.unlimited:
+            token.limited = False
         if not user.covers(1):
             raise InsufficientQuota("The balance is used up.")
         if not token.covers(1):

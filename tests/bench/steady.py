@@ -134,6 +134,8 @@ def watch(
         while time.monotonic() < end:
             time.sleep(min(5.0, seconds / 30))
             readings.append(read(target, process))
+    trace = " ".join(f"{reading.memory_mib:.0f}" for reading in readings[:: max(1, len(readings) // 20)])
+    print(f"memory over time, MiB: {trace}")
     for outcome in outcomes:
         print(f"{outcome.ok} answers, {outcome.events} events, p99 {outcome.p99 / 1e3:.1f} ms")
     return readings, outcomes

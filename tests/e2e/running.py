@@ -67,6 +67,7 @@ def served(app: ASGIApp, **options: Any) -> Iterator[Served]:
             "access_log": False,
             "log_level": "warning",
             "server_header": False,
+            "proxy_headers": False,
             "lifespan": "on",
             "timeout_graceful_shutdown": 5,
             **options,

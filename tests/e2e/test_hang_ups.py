@@ -211,3 +211,22 @@ def test_a_reader_that_was_slow_and_leaves(gateway: Gateway, account: Account, u
         client.hang_up()
         assert left_within(flood, since) < WITHIN_S
     assert gateway.charge(account).outcome == "cancelled"
+
+
+def test_a_channel_that_drains_and_fails_is_not_followed_by_another(
+    gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    release = threading.Event()
+    first = upstream(later(release, (), (whole(b"{}", 500),)))
+    second = upstream(always(whole(completion())))
+    gateway.channel(account, first.url, priority=10, disconnect="drain")
+    gateway.channel(account, second.url, disconnect="drain")
+    with gateway.open_chat(account, CHAT) as client:
+        assert first.asked.wait(5)
+        client.hang_up()
+        time.sleep(0.1)
+        release.set()
+        time.sleep(0.1)
+    assert second.connections == 0
+    assert gateway.charges(account) == []
+    assert gateway.held(account) == (0, 0)

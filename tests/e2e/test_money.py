@@ -4,14 +4,18 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tollway.config.settings import Settings
+from tollway.gateway.app import create_app
 from tollway.gateway.store import groups, options, prices
 from tollway.gateway.store.records import GroupRow
 
 from .conftest import UpstreamOf
 from .gateway import Account, Gateway, now_ms
+from .running import served
 from .scripted import Peer, always, answers
 from .wire import (
     CHAT,
@@ -205,6 +209,17 @@ def test_without_the_option_streams_are_left_alone(gateway: Gateway, account: Ac
     assert seen.requests[0].body == body
     assert answer.body == delta("Hel") + delta("lo!") + usage_event() + DONE
     assert gateway.charge(account).quota == QUOTA
+
+
+def test_the_setting_turns_it_off_too(tmp_path: Path, upstream: UpstreamOf) -> None:
+    app = create_app(Settings(data_dir=tmp_path, access_log=False, force_stream_option=False))
+    with served(app) as server:
+        gateway = Gateway(app, server)
+        account = gateway.account()
+        seen = upstream(always(HELLO))
+        gateway.channel(account, seen.url)
+        assert gateway.chat(account, STREAM).status == 200
+        assert b"stream_options" not in seen.requests[0].body
 
 
 def test_the_end_of_an_answer_is_charged_before_it_is_seen(

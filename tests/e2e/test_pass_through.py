@@ -1,10 +1,12 @@
 """The same dialect on both sides: bytes go through as they are, but for the edits that are promised."""
 
+import threading
+
 import pytest
 
 from .conftest import UpstreamOf
 from .gateway import Account, Gateway
-from .scripted import always, ends
+from .scripted import Peer, always, ends
 from .wire import DONE, HELLO, LAST_CHUNK, MODEL, chunk, completion, delta, sse_head, stream, whole
 
 # Nothing a decoder and encoder would leave as it is: order, blanks, escapes, numbers beyond doubles, unknown fields.
@@ -152,10 +154,6 @@ def test_a_stream_in_pieces_that_cut_events_anywhere(
 
 def test_each_event_goes_out_when_it_comes(gateway: Gateway, account: Account, upstream: UpstreamOf) -> None:
     """The upstream waits for the client to have seen each event before it sends the next one."""
-    import threading
-
-    from .scripted import Peer
-
     seen = [threading.Event() for _ in range(3)]
 
     async def script(peer: Peer) -> None:

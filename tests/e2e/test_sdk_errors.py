@@ -13,7 +13,7 @@ from tollway.gateway.store.records import TokenStatus, UserStatus
 from .conftest import MOST_BYTES, ClientOf, UpstreamOf
 from .gateway import Account, Gateway, now_ms
 from .scripted import always, holds
-from .wire import CHAT, MODEL, SERVER_ERROR, whole
+from .wire import CHAT, MODEL, SERVER_ERROR, ask, whole
 
 HI = [{"role": "user", "content": "hi"}]
 
@@ -35,6 +35,11 @@ def test_an_unknown_key(key: str, client_of: ClientOf) -> None:
         client_of(key).models.list()
     assert (caught.value.status_code, caught.value.code) == (401, "invalid_api_key")
     assert key not in caught.value.message
+
+
+def test_a_key_beyond_ascii(gateway: Gateway) -> None:
+    answer = ask(gateway.address, "/v1/models", "sk-\xfcnknown")
+    assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
 
 
 def test_no_key(client_of: ClientOf) -> None:
@@ -261,13 +266,9 @@ def test_every_error_names_its_request(served: Account, client_of: ClientOf) -> 
     with pytest.raises(openai.NotFoundError) as caught:
         chat(client_of(served.key), model="gpt-9", extra_headers={"x-request-id": "mine-2"})
     assert caught.value.request_id == "mine-2"
-    assert caught.value.body == {
-        "message": caught.value.body["message"],  # type: ignore[index]
-        "type": "invalid_request_error",
-        "param": "model",
-        "code": "model_not_found",
-        "request_id": "mine-2",
-    }
+    body = caught.value.response.json()["error"]
+    assert body.keys() == {"message", "type", "param", "code", "request_id"}
+    assert (body["type"], body["request_id"]) == ("invalid_request_error", "mine-2")
 
 
 def test_a_key_for_some_models_sees_only_those(gateway: Gateway, client_of: ClientOf) -> None:

@@ -1,0 +1,327 @@
+"""Metering alone around an app that is not ours: what is charged, when, and what the client is told of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from tollway.adapters.call import Call
+from tollway.adapters.errors import BadRequest, InsufficientQuota
+from tollway.adapters.operations import BY_PATH
+from tollway.config.groups import GroupRatios
+from tollway.config.live import Live
+from tollway.config.options import Options
+from tollway.config.price_book import PriceBook
+from tollway.config.pricing import Price, Usage
+from tollway.middleware.memory import MemoryLedger
+from tollway.middleware.metering import MeteringMiddleware
+from tollway.middleware.state import CALL, HOLD, OUTCOME, PRINCIPAL, Charge, Ending, Hold, Outcome, Principal
+
+from .inner import ALICE, CHAT, IMAGES, Client, Inside, Message, call_of, scope_of
+
+pytestmark = pytest.mark.anyio
+
+D = Decimal
+# At 2 dollars a million a token costs exactly 1 quota.
+BOOK = PriceBook(
+    {
+        "gpt-4o": Price("gpt-4o", input=D(2), output=D(8)),
+        "o3": Price("o3", input=D(2), output=D(2)),
+        "o3-high": Price("o3-high", input=D(20), output=D(20)),
+        "painter": Price("painter", per_image={"default": D("0.04"), "1024x1024/hd": D("0.08")}),
+    }
+)
+EVENTS = b"text/event-stream; charset=utf-8"
+
+
+def answer(model: str = "gpt-4o", usage: Mapping[str, int] | None = None, text: str = "Hi.") -> bytes:
+    document: dict[str, Any] = {"model": model, "choices": [{"message": {"role": "assistant", "content": text}}]}
+    return json.dumps(document | ({"usage": usage} if usage else {})).encode()
+
+
+def event(text: str, **fields: Any) -> bytes:
+    document = {"model": "gpt-4o", "choices": [{"delta": {"content": text}}]} | fields
+    return b"data: " + json.dumps(document).encode() + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+USED = {"prompt_tokens": 100, "completion_tokens": 50}
+
+
+class Metered:
+    """One request through the layer; keeps the charges and the order of what happened."""
+
+    def __init__(
+        self,
+        inside: Any,
+        *,
+        call: Call | None = None,
+        hold: Hold | None = None,
+        principal: Principal | None = None,
+        path: str = CHAT.path,
+        **given: Any,
+    ) -> None:
+        self.charges: list[Charge] = []
+        self.happened: list[str] = []
+        self.client = Client()
+        self.scope = scope_of(path)
+        for key, value in ((CALL, call), (HOLD, hold), (PRINCIPAL, principal)):
+            if value is not None:
+                key.set(self.scope, value)  # type: ignore[arg-type]
+        given.setdefault("prices", BOOK)
+        self.layer = MeteringMiddleware(inside, on_charge=self.charged, **given)
+
+    def charged(self, charge: Charge) -> None:
+        self.happened.append("charged")
+        self.charges.append(charge)
+
+    async def send(self, message: Message) -> None:
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        self.happened.append("last bytes" if last else "bytes")
+        await self.client.send(message)
+
+    async def run(self) -> "Metered":
+        await self.layer(self.scope, self.client.receive, self.send)
+        return self
+
+    @property
+    def charge(self) -> Charge:
+        (charge,) = self.charges
+        return charge
+
+
+async def test_usage_is_read_from_json_in_pieces() -> None:
+    body = answer(usage=USED)
+    metered = await Metered(Inside(body[:20], body[20:60], body[60:])).run()
+    charge = metered.charge
+    assert (charge.quota, charge.model, charge.operation) == (100 + 50 * 4, "gpt-4o", "chat_completions")
+    assert (charge.usage, charge.ending, charge.status) == (Usage(100, 50), "completed", 200)
+    assert (charge.principal, charge.attempt, charge.address) == (None, None, "192.0.2.7")
+    assert metered.client.body == body
+
+
+async def test_usage_is_read_from_a_stream() -> None:
+    pieces = [event("Hel"), event("lo"), event("", choices=[], usage=USED), DONE]
+    metered = await Metered(Inside(*pieces, content_type=EVENTS)).run()
+    assert (metered.charge.quota, metered.charge.usage.estimated) == (300, False)
+    assert metered.charge.ending == "completed"
+    assert metered.client.body == b"".join(pieces)
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        pytest.param(Inside(answer(usage=USED)), id="JSON"),
+        pytest.param(Inside(event("", usage=USED), DONE, content_type=EVENTS), id="a stream"),
+        pytest.param(Inside(event("", usage=USED), DONE, b"", content_type=EVENTS), id="a stream and an empty end"),
+    ],
+)
+async def test_it_is_charged_once_and_before_the_last_bytes_are_sent(inside: Inside) -> None:
+    metered = await Metered(inside).run()
+    assert metered.happened[-2:] == ["charged", "last bytes"]
+    assert metered.happened.count("charged") == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
+async def test_a_failure_costs_nothing(status: int) -> None:
+    metered = await Metered(Inside(answer(usage=USED), status=status)).run()
+    assert metered.charges == []
+    assert metered.client.status == status
+
+
+async def test_an_error_in_the_clothes_of_a_success_is_no_usage() -> None:
+    metered = await Metered(Inside(b'{"error": {"message": "no"}}')).run()
+    assert (metered.charge.quota, metered.charge.ending) == (0, "truncated")
+
+
+async def test_an_exception_before_the_first_byte_costs_nothing() -> None:
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError
+
+    metered = Metered(inside)
+    with pytest.raises(RuntimeError):
+        await metered.run()
+    assert metered.charges == []
+
+
+@pytest.mark.parametrize("raises", [True, False], ids=["the app raises", "the app just returns"])
+async def test_a_stream_that_is_cut_costs_what_was_delivered(raises: bool) -> None:
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        await Inside(event("a" * 35), event("b" * 35), content_type=EVENTS, ends=False)(scope, receive, send)
+        if raises:
+            raise ConnectionError
+
+    metered = Metered(inside, call=call_of(stream=True))
+    if raises:
+        with pytest.raises(ConnectionError):
+            await metered.run()
+    else:
+        await metered.run()
+    charge = metered.charge
+    assert (charge.ending, charge.usage.estimated, charge.usage.output_tokens) == ("truncated", True, 20)
+    assert charge.usage.input_tokens > 0
+    assert charge.quota == charge.usage.input_tokens + 4 * 20
+
+
+async def test_an_answer_without_usage_is_estimated() -> None:
+    metered = await Metered(Inside(answer(text="x" * 35)), call=call_of()).run()
+    assert (metered.charge.usage.estimated, metered.charge.usage.output_tokens) == (True, 10)
+    assert metered.charge.quota > 0
+
+
+async def test_a_model_without_a_price_is_refused_before_the_app_is_called() -> None:
+    inside = Inside()
+    with pytest.raises(BadRequest) as caught:
+        await Metered(inside, call=call_of("gpt-9")).run()
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "model_price_error", "model")
+    assert inside.calls == 0
+
+
+async def test_a_model_without_a_price_is_served_for_nothing_where_that_is_allowed() -> None:
+    options = Live(Options(accept_unknown_models=True))
+    metered = await Metered(Inside(answer("gpt-9", USED)), call=call_of("gpt-9"), options=options).run()
+    assert (metered.charge.quota, metered.charge.tariff, metered.charge.usage) == (0, None, Usage(100, 50))
+    assert metered.charge.breakdown == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "base_model", "quota"),
+    [
+        pytest.param("o3-high", "o3", 1500, id="the full name's price first"),
+        pytest.param("o3-low", "o3", 150, id="else the base model's"),
+    ],
+)
+async def test_a_name_with_a_suffix_has_its_price(model: str, base_model: str, quota: int) -> None:
+    metered = await Metered(Inside(answer("o3", USED)), call=call_of(model, base_model=base_model)).run()
+    assert (metered.charge.quota, metered.charge.model) == (quota, model)
+
+
+@pytest.mark.parametrize(
+    ("user_group", "group", "quota"),
+    [("default", "default", 300), ("default", "cheap", 150), ("staff", "cheap", 0), ("default", "dear", 900)],
+)
+async def test_the_groups_ratio_applies(user_group: str, group: str, quota: int) -> None:
+    ratios = GroupRatios(ratios={"default": D(1), "cheap": D("0.5"), "dear": D(3)}, special={"staff": {"cheap": D(0)}})
+    principal = replace(ALICE, group=group, user_group=user_group)
+    metered = await Metered(Inside(answer(usage=USED)), call=call_of(), principal=principal, ratios=ratios).run()
+    assert metered.charge.quota == quota
+    assert metered.charge.principal == principal
+
+
+async def hold_of(balance: int) -> tuple[MemoryLedger, Hold]:
+    ledger = MemoryLedger(users={1: balance})
+    return ledger, await ledger.open(ALICE, "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "output"),
+    [
+        pytest.param({"output_limit": 1000}, 1000, id="the caller's limit"),
+        pytest.param({"output_limit": 1000, "choices": 3}, 3000, id="for each choice"),
+        pytest.param({"output_limit": 0}, 0, id="a limit of 0"),
+        pytest.param({}, Options().default_max_tokens, id="the default where the caller sets none"),
+    ],
+)
+async def test_what_it_may_cost_is_held_before_the_app_is_called(fields: dict[str, int], output: int) -> None:
+    ledger, hold = await hold_of(10_000_000)
+    held: list[int] = []
+
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        held.append(ledger.users[1].held)
+        await Inside(answer(usage=USED))(scope, receive, send)
+
+    await Metered(inside, call=call_of(body=b"x" * 300, **fields), hold=hold).run()
+    (quota,) = held
+    assert quota == 101 + 4 * output
+    assert (ledger.users[1].held, ledger.users[1].balance) == (0, 10_000_000 - 300)
+
+
+async def test_who_cannot_cover_it_is_refused_before_the_app_is_called() -> None:
+    ledger, hold = await hold_of(100)
+    inside = Inside(answer(usage=USED))
+    with pytest.raises(InsufficientQuota) as caught:
+        await Metered(inside, call=call_of(output_limit=1000), hold=hold).run()
+    assert caught.value.status == 402
+    assert inside.calls == 0
+    assert (ledger.users[1].balance, ledger.users[1].held) == (100, 0)
+
+
+async def test_pictures_are_held_for() -> None:
+    _, hold = await hold_of(50_000)
+    call = call_of(
+        "painter", operation=IMAGES, choices=2, document={"prompt": "a cat", "size": "1024x1024", "quality": "hd"}
+    )
+    with pytest.raises(InsufficientQuota, match="80000"):
+        await Metered(Inside(), call=call, hold=hold, path=IMAGES.path).run()
+
+
+def telling(outcome: Outcome, *pieces: bytes, status: int = 200) -> Any:
+    """An app that says how its answer ended before it sends anything."""
+
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        OUTCOME.set(scope, outcome)
+        await Inside(*pieces, status=status)(scope, receive, send)
+
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("size", "quality", "quota"), [("", "", 60_000), ("1024x1024", "hd", 120_000), ("512x512", "", 60_000)]
+)
+async def test_pictures_are_charged_by_the_piece(size: str, quality: str, quota: int) -> None:
+    document = {"prompt": "a cat", "size": size, "quality": quality}
+    call = call_of("painter", operation=IMAGES, choices=9, document=document)
+    metered = await Metered(telling(Outcome("completed", None, images=3)), call=call, path=IMAGES.path).run()
+    assert (metered.charge.quota, metered.charge.usage.images) == (quota, 3)
+
+
+@pytest.mark.parametrize(
+    ("used", "cost"),
+    [
+        (Usage(1, 0), b"0.000002"),
+        (Usage(100, 50), b"0.000600"),
+        (Usage(499_999, 0), b"0.999998"),
+        (Usage(500_000, 0), b"1.000000"),
+        (Usage(6_172_839, 0), b"12.345678"),
+        (Usage(0, 0), b"0.000000"),
+    ],
+)
+async def test_the_cost_is_told_exactly_where_it_is_known_in_time(used: Usage, cost: bytes) -> None:
+    metered = await Metered(telling(Outcome("completed", used)), call=call_of()).run()
+    assert metered.client.headers[b"x-tollway-cost"] == cost
+    assert metered.happened == ["charged", "bytes", "last bytes"]
+
+
+@pytest.mark.parametrize("ending", ["completed", "failed", "truncated", "cancelled"])
+async def test_how_the_answer_ended_is_kept(ending: Ending) -> None:
+    outcome = Outcome(ending, Usage(10, 1), upstream_model="gpt-4o-2024-08-06")
+    charge = (await Metered(telling(outcome), call=call_of()).run()).charge
+    assert (charge.ending, charge.upstream_model, charge.quota) == (ending, "gpt-4o-2024-08-06", 14)
+
+
+async def test_a_refusal_with_an_outcome_costs_nothing_and_tells_no_cost() -> None:
+    metered = await Metered(telling(Outcome("failed", None), status=400), call=call_of()).run()
+    assert metered.charges == []
+    assert b"x-tollway-cost" not in metered.client.headers
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [{"type": "lifespan"}, scope_of("/health"), scope_of("/v1/models", method="GET")],
+    ids=["lifespan", "another path", "an operation that costs nothing"],
+)
+async def test_everything_else_passes(scope: Message) -> None:
+    charges: list[Charge] = []
+    client, inside = Client(), Inside(answer(usage=USED))
+    await MeteringMiddleware(inside, prices=BOOK, on_charge=charges.append)(scope, client.receive, client.send)
+    assert inside.calls == 1
+    assert charges == []
+
+
+async def test_embeddings_hold_for_their_input_only() -> None:
+    ledger, hold = await hold_of(150)
+    call = call_of(operation=BY_PATH["/v1/embeddings"], body=b"x" * 300, document={"input": "x" * 280})
+    await Metered(Inside(answer(usage={"prompt_tokens": 80})), call=call, hold=hold, path="/v1/embeddings").run()
+    assert ledger.users[1].balance == 70
