@@ -47,7 +47,7 @@ class MemoryChannelPool:
         self._clock = clock
         self._random = random or Random()
         self._turn = 0
-        # Plans without a choice: made once, good until the channels change.
+        # Plans without a choice: made once, good until the channels change or something is known against the candidate.
         self._only: dict[tuple[str, str, str], Plan] = {}
 
     def replace(self, channels: Iterable[Channel]) -> None:
@@ -67,7 +67,7 @@ class MemoryChannelPool:
         self._turn += 1
         key = (principal.group, models[0], operation.name)
         only = self._only.get(key)
-        if only is not None and self.health.usable(only.candidates[0], only.model, self._clock()):
+        if only is not None and self.health.spotless(only.candidates[0], only.model):
             return only
         for model in models:
             channels = self.index.serving(principal.group, model)
@@ -91,7 +91,8 @@ class MemoryChannelPool:
         )
         if not candidates:
             raise _nothing_left(models[0], operation, exclusions)
-        if len(candidates) == 1 and not exclusions and len(self._only) < MOST_ROUTES:
+        only_one = len(candidates) == 1 and not exclusions and self.health.spotless(candidates[0], model)
+        if only_one and len(self._only) < MOST_ROUTES:
             only = self._only[key] = Plan(candidates, model)
             return only
         return Plan(candidates, model, affinity)

@@ -22,24 +22,33 @@ class BreakerRules:
     cooldown_max: float = 300.0
 
 
-class Breaker:
-    """The breaker of one (channel, key, model). Times are seconds on one monotonic clock."""
+ANYBODY = object()
 
-    __slots__ = ("failures", "openings", "probing_since", "until")
+
+class Breaker:
+    """
+    The breaker of one (channel, key, model). Times are seconds on one monotonic clock.
+
+    `who` is the request that enters or ends, told apart by identity: while the breaker is not closed only its probe
+    counts, and not those that had entered before it opened and end later.
+    """
+
+    __slots__ = ("failures", "openings", "probe", "probing_since", "until")
 
     def __init__(self) -> None:
         self.failures = 0
         self.openings = 0
         self.until = 0.0
         """When the cool-down ends; 0.0 while closed."""
-        self.probing_since: float | None = None
+        self.probe: object = None
+        self.probing_since = 0.0
 
     def state(self, now: float) -> State:
         if not self.until:
             return "closed"
         return "open" if now < self.until else "half_open"
 
-    def enter(self, now: float, *, probe_timeout: float = 60.0) -> bool:
+    def enter(self, now: float, who: object = ANYBODY, *, probe_timeout: float = 60.0) -> bool:
         """
         Whether a request may pass. In the half-open state the first one becomes the probe and the others may not.
 
@@ -49,21 +58,31 @@ class Breaker:
             return True
         if now < self.until:
             return False
-        if self.probing_since is not None and now - self.probing_since < probe_timeout:
+        if self.probe is not None and now - self.probing_since < probe_timeout:
             return False
-        self.probing_since = now
+        self.probe, self.probing_since = who, now
         return True
 
-    def succeeded(self) -> None:
+    def succeeded(self, who: object = ANYBODY) -> bool:
+        """True when the breaker is closed now."""
+        if self.until and self.probe is not who:
+            return False
         self.failures = self.openings = 0
         self.until = 0.0
-        self.probing_since = None
+        self.probe = None
+        return True
 
-    def failed(self, now: float, rules: BreakerRules, *, retry_after: float | None = None) -> bool:
+    def failed(
+        self, now: float, rules: BreakerRules, who: object = ANYBODY, *, retry_after: float | None = None
+    ) -> bool:
         """Count a failure; True when it opened the breaker. `retry_after` (seconds) opens it at once, for that long."""
+        was_probe = self.probe is who
+        if self.until and not was_probe and retry_after is None:
+            return False
         self.failures += 1
-        was_probe, self.probing_since = self.probing_since is not None, None
-        if not was_probe and retry_after is None and self.failures < rules.failures:
+        if was_probe:
+            self.probe = None
+        elif retry_after is None and self.failures < rules.failures:
             return False
         cooldown = min(rules.cooldown * 2**self.openings, rules.cooldown_max)
         if retry_after is not None:
@@ -73,6 +92,7 @@ class Breaker:
         self.until = max(self.until, now + cooldown)
         return True
 
-    def left(self) -> None:
-        """A request ended that told nothing: the probe's place is free again."""
-        self.probing_since = None
+    def left(self, who: object = ANYBODY) -> None:
+        """A request ended that told nothing; if it was the probe, its place is free again."""
+        if self.probe is who:
+            self.probe = None

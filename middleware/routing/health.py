@@ -13,12 +13,18 @@ class Health:
     """
     What is known to be ill. Only upstream faults count; the caller's own 4xx never reach `failed`.
 
+    A candidate is told apart by identity, so each request brings its own: see `Breaker`.
+
     A fault of the channel as a whole is kept under the key's own entry as well: one key's 500 says nothing about the
     others' limits, and each of them finds out for itself.
     """
 
     def __init__(self) -> None:
         self._breakers: dict[HealthKey, Breaker] = {}
+
+    def spotless(self, candidate: Candidate, model: str) -> bool:
+        """Nothing at all is known against the candidate."""
+        return not self._breakers or (candidate.channel.id, candidate.key_index, model) not in self._breakers
 
     def usable(self, candidate: Candidate, model: str, now: float) -> bool:
         """Whether the breaker is not open. Asking does not claim the probe."""
@@ -32,11 +38,15 @@ class Health:
 
     def enter(self, candidate: Candidate, model: str, now: float) -> bool:
         breaker = self._breakers.get((candidate.channel.id, candidate.key_index, model))
-        return breaker is None or breaker.enter(now)
+        return breaker is None or breaker.enter(now, candidate)
 
     def succeeded(self, candidate: Candidate, model: str) -> None:
-        if self._breakers:
-            self._breakers.pop((candidate.channel.id, candidate.key_index, model), None)
+        if not self._breakers:
+            return
+        key = (candidate.channel.id, candidate.key_index, model)
+        breaker = self._breakers.get(key)
+        if breaker is not None and breaker.succeeded(candidate):
+            del self._breakers[key]
 
     def failed(self, candidate: Candidate, model: str, failure: UpstreamError, now: float, rules: BreakerRules) -> bool:
         """Count a failure; True when it opened the breaker."""
@@ -44,12 +54,12 @@ class Health:
         breaker = self._breakers.get(key)
         if breaker is None:
             breaker = self._breakers[key] = Breaker()
-        return breaker.failed(now, rules, retry_after=failure.retry_after)
+        return breaker.failed(now, rules, candidate, retry_after=failure.retry_after)
 
     def left(self, candidate: Candidate, model: str) -> None:
         breaker = self._breakers.get((candidate.channel.id, candidate.key_index, model))
         if breaker is not None:
-            breaker.left()
+            breaker.left(candidate)
 
     def forget(self, channel_id: int) -> None:
         """The channel has changed: what was known of it no longer holds."""

@@ -122,3 +122,38 @@ def test_it_never_lets_two_probes_at_once(steps: list[tuple[str, float]]) -> Non
             case _:
                 breaker.left()
                 probing = False
+
+
+STRAGGLER, PROBE, OTHER = object(), object(), object()
+
+
+def probing() -> Breaker:
+    """An open breaker whose cool-down is over, with a probe under way and a request from before it opened."""
+    breaker = opened()
+    assert breaker.enter(6.0, PROBE)
+    return breaker
+
+
+def test_a_request_from_before_it_opened_does_not_free_the_probes_place() -> None:
+    breaker = probing()
+    breaker.left(STRAGGLER)
+    assert not breaker.enter(6.0, OTHER)
+    breaker.left(PROBE)
+    assert breaker.enter(6.0, OTHER)
+
+
+def test_a_request_from_before_it_opened_does_not_close_it() -> None:
+    breaker = probing()
+    assert not breaker.succeeded(STRAGGLER)
+    assert breaker.state(6.0) == "half_open"
+    assert breaker.succeeded(PROBE)
+    assert breaker.state(6.0) == "closed"
+
+
+def test_a_request_from_before_it_opened_does_not_keep_it_open_longer() -> None:
+    breaker = probing()
+    until = breaker.until
+    assert not breaker.failed(6.0, RULES, STRAGGLER)
+    assert breaker.until == until
+    assert breaker.failed(6.0, RULES, PROBE)
+    assert breaker.until > until
