@@ -1,174 +1,268 @@
 """
-Token estimates without a tokenizer: by length and class of characters, so that 400 KB cost microseconds.
+What a call is charged for: the usage its upstream reports where that can be true, estimates for what it leaves out.
 
-They size holds and stand in where an upstream reports no usage; they err on the high side.
+`most_usage` is asked before the call and sizes its hold; `settled_usage` is asked after it. A number of ours makes a
+usage `estimated`, if it is one that the price charges.
 """
 
-from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, cast
+from typing import cast
 
 from msgspec.structs import replace
 
-from ..config.pricing import Usage
+from ..config.amounts import ZERO
+from ..config.pricing import Price, Usage
 from .call import Call
+from .media_estimate import (
+    HEARD_TOKENS,
+    TRANSCRIPT_TOKENS,
+    drawn_tokens,
+    edited_tokens,
+    image_kind,
+    sound_seconds,
+    spoken_tokens,
+    text_of,
+)
+from .text_estimate import Sent, estimate_call, estimate_input, estimate_text, is_plain, most_sent, sent_by
 
-ASCII_PER_TOKEN = 3.5
-"""English runs at about 4.5 characters a token, code and JSON at about 3.5."""
-IMAGE_TOKENS = 1105
-"""A 2048 x 2048 image in high detail: 85 + 6 tiles of 170 (OpenAI, "Images and vision")."""
-AUDIO_BYTES_PER_TOKEN = 400
-FILE_TOKENS = 4096
-MESSAGE_TOKENS = 4
+__all__ = ["estimate_call", "estimate_input", "estimate_text", "most_usage", "settled_usage"]
 
-Document = Mapping[str, Any]
+TEXT = frozenset({"chat_completions", "completions", "embeddings", "moderations"})
+"""Operations that are charged by tokens alone."""
+
+HIDDEN_TOKENS = 131_072
+"""Input that an upstream may add to what was sent (its own instructions, tools, what a search found): beyond the bytes
+of the body and this, a report is not believed."""
+LARGEST_CONTEXT = 2_097_152
+"""The same for a body that names media, which may fill a model's whole context from afar."""
+LONGEST_OUTPUT = 1_048_576
+"""More than any model writes for one choice."""
+SLACK_SECONDS = 600
+FEWEST_BYTES_PER_SECOND = 125
+"""Sound at 1 kbit/s: a recording that is said to be longer than this makes it, and ten minutes more, is not."""
+SPOKEN_BYTES_PER_TOKEN = 2_400
+"""Sound inside a conversation: pcm16 at 24 kHz, 20 tokens a second."""
+MOST_UNSEEN = 8
+"""Text delivered is estimated at 3.5 characters a token. A report of fewer tokens than one for 28 is of something else:
+of the beginning of a stream, or of nothing."""
 
 
-def estimate_text(text: str) -> int:
+def settled_usage(
+    call: Call,
+    reported: Usage | None,
+    *,
+    delivered_tokens: int,
+    images: int,
+    audio_bytes: int = 0,
+    seconds: Decimal | None = None,
+    price: Price | None = None,
+) -> Usage:
     """
-    Tokens of a text: a token for 3.5 ASCII characters; beyond ASCII two thirds of one for a character that takes two
-    bytes in UTF-8, one for three bytes, one and a third for four.
+    What to charge for an answer, or for the part of one that came.
+
+    `delivered_tokens` is an estimate of the text that was delivered, `images` how many pictures came (0: nobody knows),
+    `audio_bytes` the bytes of sound, `seconds` the length of a recording where the answer tells it beside its usage.
+    With `price`, only what it charges is estimated.
+
+    An input of 0 is replaced by an estimate of what was sent, and so is an output far below what was delivered; counts
+    that cannot be true are cut; seconds count for recordings only, and so on: a report can err, but not to nothing.
     """
-    if text.isascii():
-        return -int(-len(text) // ASCII_PER_TOKEN)
-    wide = (len(text.encode("utf-8", "surrogatepass")) - len(text) + 1) // 2
-    return -int(-(len(text) - wide) // ASCII_PER_TOKEN) + wide
-
-
-SHORT_BODY = 16 * 1024
-BYTES_PER_TOKEN = 3
-
-
-def estimate_call(call: Call) -> int:
-    """
-    Input tokens to reserve for a call. A form's are not known.
-
-    A short body is taken by its bytes, which counts its JSON in and so errs on the high side; a long one is looked
-    into, for it may be a picture, and so is one that may name a picture or a file.
-    """
-    if call.is_form:
-        return 0
-    if len(call.body) <= SHORT_BODY and b"_url" not in call.body and b'"file' not in call.body:
-        return len(call.body) // BYTES_PER_TOKEN + 1
-    return estimate_input(call.document or {})
-
-
-def estimate_input(document: Document) -> int:
-    """Input tokens of a request in OpenAI's dialect, media counted flat."""
-    tokens = 3
-    for message in _list(document.get("messages")):
-        tokens += MESSAGE_TOKENS + _message(message)
-    for name in ("prompt", "input", "instructions"):
-        tokens += _value(document.get(name))
-    for tool in _list(document.get("tools")):
-        tokens += 8 + _nested(tool)
-    return tokens
-
-
-def _message(message: Any) -> int:
-    if not isinstance(message, dict):
-        return 0
-    fields = cast(Document, message)
-    content = fields.get("content")
-    tokens = estimate_text(content) if isinstance(content, str) else sum(_part(part) for part in _list(content))
-    if "tool_calls" in fields:
-        tokens += _nested(fields["tool_calls"])
-    return tokens
-
-
-def _part(part: Any) -> int:
-    if not isinstance(part, dict):
-        return 0
-    fields = cast(Document, part)
-    match fields.get("type"):
-        case "image_url" | "input_image":
-            return IMAGE_TOKENS
-        case "input_audio":
-            audio = fields.get("input_audio")
-            data = cast(Document, audio).get("data") if isinstance(audio, dict) else None
-            return len(data) // AUDIO_BYTES_PER_TOKEN + 1 if isinstance(data, str) else FILE_TOKENS
-        case "file" | "input_file" | "video_url":
-            return FILE_TOKENS
-        case _:
-            text = fields.get("text")
-            return estimate_text(text) if isinstance(text, str) else 0
-
-
-def _value(value: Any) -> int:
-    """A prompt or input: a text, texts, token numbers, arrays of them, or typed parts."""
-    tokens = 0
-    rest = [value]  # not by recursion: JSON may be nested deeper than Python's stack
-    while rest:
-        value = rest.pop()
-        if isinstance(value, str):
-            tokens += estimate_text(value)
-        elif isinstance(value, dict):
-            tokens += _part(value)
-        elif items := _list(value):
-            if isinstance(items[0], int):
-                tokens += len(items)
-            else:
-                rest += items
-    return tokens
-
-
-def _nested(value: Any) -> int:
-    """Everything that is text inside, names included: tool definitions and calls."""
-    tokens = 0
-    rest = [value]
-    while rest:
-        value = rest.pop()
-        if isinstance(value, str):
-            tokens += estimate_text(value)
-        elif isinstance(value, dict):
-            fields = cast(dict[str, Any], value)
-            tokens += sum(map(estimate_text, fields))
-            rest += fields.values()
-        elif isinstance(value, list):
-            rest += cast(list[Any], value)
-        else:
-            tokens += 1
-    return tokens
-
-
-def _list(value: Any) -> list[Any]:
-    return cast(list[Any], value) if isinstance(value, list) else []
-
-
-BYTES_PER_SECOND = 16_000
-"""Sound at 128 kbit/s: the common rate of speech recordings that are sent for transcription."""
-
-
-def estimate_usage(call: Call, *, delivered_tokens: int, images: int) -> Usage:
-    """
-    What a call used when its upstream did not say.
-
-    Pictures are counted as they came, speech by the characters of its text (that is how it is priced); everything
-    else is an estimate, and says so.
-    """
-    document = call.document or {}
     name = call.operation.name
-    if name.startswith("images_") and images:
-        return with_images(Usage(), call, images)
+    if name in TEXT:
+        if (
+            reported is not None
+            and 0 < reported.input_tokens <= len(call.body) + HIDDEN_TOKENS
+            and reported.output_tokens <= HIDDEN_TOKENS
+            and delivered_tokens <= MOST_UNSEEN * reported.output_tokens
+            and reported.seconds is ZERO
+            and not audio_bytes
+        ):
+            return reported
+        return _text_usage(call, reported, delivered_tokens, audio_bytes)
+    if name.startswith("images_"):
+        return _image_usage(call, reported, images, price)
     if name == "audio_speech":
-        return Usage(input_tokens=len(_text(document, "input")), estimated="gpt" in call.model)
-    if name.startswith("audio_"):
-        return Usage(seconds=Decimal(len(call.body)) / BYTES_PER_SECOND, output_tokens=delivered_tokens, estimated=True)
-    return Usage(input_tokens=estimate_input(document), output_tokens=delivered_tokens, estimated=True)
+        return _speech_usage(call, reported, audio_bytes, price)
+    return _transcript_usage(call, reported, delivered_tokens, seconds, price)
 
 
-def with_images(usage: Usage, call: Call, images: int) -> Usage:
-    """`usage` with the pictures that came, in the size and quality asked for: some are charged by the piece."""
-    size, quality = image_kind(call)
-    return replace(usage, images=images, image_size=size, image_quality=quality)
-
-
-def image_kind(call: Call) -> tuple[str, str]:
-    """The size and quality that a call asks for; "" where it leaves them to the vendor."""
+def most_usage(call: Call, default_output: int, price: Price) -> Usage:
+    """The most that a call is likely to use. `default_output` is for each choice, where the caller sets no limit."""
+    name = call.operation.name
     document = call.document or {}
-    return _text(document, "size"), _text(document, "quality")
+    if name == "audio_speech":
+        spoken = spoken_tokens(document, most=True)
+        return Usage(_speech_input(call, price), spoken, output_audio_tokens=spoken)
+    sent = most_sent(call)
+    if name.startswith("audio_"):
+        seconds = sound_seconds(call, most=True)
+        heard = seconds * HEARD_TOKENS
+        output = max(seconds * TRANSCRIPT_TOKENS, 1)
+        return Usage(sent.tokens + heard, output, input_audio_tokens=heard, seconds=Decimal(seconds))
+    if name.startswith("images_"):
+        size, quality = image_kind(call)
+        output = drawn_tokens(document, most=True) * call.choices
+        return Usage(
+            sent.tokens,
+            output,
+            input_image_tokens=sent.image,
+            output_image_tokens=output,
+            images=call.choices,
+            image_size=size,
+            image_quality=quality,
+        )
+    limit = default_output if call.output_limit is None else call.output_limit
+    output = limit * answers_of(call) if call.operation.generates else 0
+    return Usage(
+        sent.tokens,
+        output,
+        input_audio_tokens=sent.audio,
+        input_image_tokens=sent.image,
+        output_audio_tokens=output if _speaks(call) else 0,
+        output_image_tokens=output if (price.output_image or ZERO) > price.output else 0,
+    )
 
 
-def _text(document: Document, name: str) -> str:
-    value = document.get(name)
-    return value if isinstance(value, str) else ""
+def answers_of(call: Call) -> int:
+    """How many answers are written: `n`, or `best_of` where that is more, for each of the prompts."""
+    if call.operation.name != "completions":
+        return call.choices
+    document = call.document or {}
+    best_of, prompts = document.get("best_of"), document.get("prompt")
+    choices = max(call.choices, best_of) if type(best_of) is int else call.choices
+    if not isinstance(prompts, list) or not prompts:
+        return choices
+    # An array of numbers is one prompt, in tokens.
+    items = cast(list[object], prompts)
+    return choices if isinstance(items[0], int) else choices * len(items)
+
+
+def _speaks(call: Call) -> bool:
+    """Whether a conversation is to be answered in sound, which has a price of its own."""
+    document = call.document or {}
+    modalities = document.get("modalities")
+    return bool(document.get("audio")) or (isinstance(modalities, list) and "audio" in modalities)
+
+
+def _text_usage(call: Call, reported: Usage | None, delivered: int, audio_bytes: int) -> Usage:
+    if not call.operation.generates:
+        delivered = 0
+    spoken = -(-audio_bytes // SPOKEN_BYTES_PER_TOKEN)
+    if reported is None:
+        sent = sent_by(call.document or {})
+        return _with_sent(Usage(output_tokens=delivered + spoken, output_audio_tokens=spoken, estimated=True), sent)
+    usage = replace(reported, seconds=ZERO) if reported.seconds else reported
+    usage = _bounded(call, usage)
+    if not usage.input_tokens:
+        usage = _with_sent(usage, sent_by(call.document or {}))
+    if delivered + spoken > MOST_UNSEEN * usage.output_tokens:
+        audio = max(usage.output_audio_tokens, spoken)
+        usage = replace(usage, output_tokens=delivered + spoken, output_audio_tokens=audio, estimated=True)
+    return usage
+
+
+def _bounded(call: Call, usage: Usage) -> Usage:
+    """The usage with counts that can be true."""
+    most_in = len(call.body) + (HIDDEN_TOKENS if call.is_form or is_plain(call.body) else LARGEST_CONTEXT)
+    limit = LONGEST_OUTPUT if call.output_limit is None else call.output_limit + HIDDEN_TOKENS
+    most_out = limit * answers_of(call)
+    if usage.input_tokens <= most_in and usage.output_tokens <= most_out:
+        return usage
+    tokens_in, tokens_out = min(usage.input_tokens, most_in), min(usage.output_tokens, most_out)
+    return replace(
+        usage,
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        cached_tokens=min(usage.cached_tokens, tokens_in),
+        input_audio_tokens=min(usage.input_audio_tokens, tokens_in),
+        input_image_tokens=min(usage.input_image_tokens, tokens_in),
+        output_audio_tokens=min(usage.output_audio_tokens, tokens_out),
+        output_image_tokens=min(usage.output_image_tokens, tokens_out),
+        reasoning_tokens=min(usage.reasoning_tokens, tokens_out),
+        estimated=True,
+    )
+
+
+def _with_sent(usage: Usage, sent: Sent) -> Usage:
+    return replace(
+        usage,
+        input_tokens=sent.tokens,
+        input_audio_tokens=sent.audio,
+        input_image_tokens=sent.image,
+        cached_tokens=0,
+        estimated=True,
+    )
+
+
+def _charges_tokens(price: Price) -> bool:
+    dear = (price.input, price.output, price.input_audio, price.output_audio, price.input_image, price.output_image)
+    return any(dear)
+
+
+def _image_usage(call: Call, reported: Usage | None, images: int, price: Price | None) -> Usage:
+    """Pictures, by the piece and by tokens: the price says which of them counts."""
+    size, quality = image_kind(call)
+    counted = images or call.choices
+    usage = Usage() if reported is None else _bounded(call, replace(reported, seconds=ZERO))
+    by_tokens = price is None or _charges_tokens(price)
+    by_piece = price is None or bool(price.per_image)
+    estimated = usage.estimated or (by_piece and not images and reported is None)
+    usage = replace(usage, images=counted, image_size=size, image_quality=quality, estimated=estimated)
+    if not by_tokens:
+        return usage
+    if not usage.input_tokens:
+        pictures = edited_tokens(call, most=False) if call.operation.name == "images_edits" else 0
+        prompt = estimate_text(text_of(call.document or {}, "prompt"))
+        usage = replace(usage, input_tokens=prompt + pictures, input_image_tokens=pictures, estimated=True)
+    if not usage.output_tokens:
+        drawn = counted * drawn_tokens(call.document or {}, most=False)
+        usage = replace(usage, output_tokens=drawn, output_image_tokens=drawn, estimated=True)
+    return usage
+
+
+def _speech_input(call: Call, price: Price | None) -> int:
+    """Characters where nothing but the input has a price; else tokens. Characters, where the price is not known."""
+    document = call.document or {}
+    characters = len(text_of(document, "input"))
+    if price is None or not (price.output or price.output_audio):
+        return characters
+    return estimate_text(text_of(document, "input")) + estimate_text(text_of(document, "instructions"))
+
+
+def _speech_usage(call: Call, reported: Usage | None, audio_bytes: int, price: Price | None) -> Usage:
+    document = call.document or {}
+    if price is not None and not (price.output or price.output_audio):
+        return Usage(len(text_of(document, "input")))
+    usage = Usage() if reported is None else _bounded(call, replace(reported, seconds=ZERO))
+    if not usage.input_tokens:
+        usage = replace(usage, input_tokens=_speech_input(call, price), estimated=True)
+    if not usage.output_tokens:
+        spoken = spoken_tokens(document, audio_bytes)
+        usage = replace(usage, output_tokens=spoken, output_audio_tokens=spoken, estimated=True)
+    return usage
+
+
+def _transcript_usage(
+    call: Call, reported: Usage | None, delivered: int, seconds: Decimal | None, price: Price | None
+) -> Usage:
+    """A recording, by seconds and by tokens: the price says which of them counts."""
+    usage = Usage() if reported is None else _bounded(call, reported)
+    if not usage.seconds and seconds is not None and seconds.is_finite() and seconds > 0:
+        usage = replace(usage, seconds=seconds)
+    longest = len(call.body) // FEWEST_BYTES_PER_SECOND + SLACK_SECONDS
+    if usage.seconds > longest:
+        usage = replace(usage, seconds=Decimal(longest), estimated=True)
+    if price is None:  # what the upstream has reported is what it charges
+        by_tokens = reported is None or reported.input_tokens > 0 or not usage.seconds
+        by_seconds = not usage.input_tokens
+    else:
+        by_tokens, by_seconds = _charges_tokens(price), bool(price.per_minute)
+    if by_seconds and not usage.seconds:
+        usage = replace(usage, seconds=Decimal(sound_seconds(call, most=False)), estimated=True)
+    if by_tokens and not usage.input_tokens:
+        heard = -int(-(usage.seconds or sound_seconds(call, most=False)) * HEARD_TOKENS // 1)
+        prompt = estimate_text(text_of(call.document or {}, "prompt"))
+        usage = replace(usage, input_tokens=prompt + heard, input_audio_tokens=heard, estimated=True)
+    if by_tokens and delivered > MOST_UNSEEN * usage.output_tokens:
+        usage = replace(usage, output_tokens=delivered, estimated=True)
+    return usage

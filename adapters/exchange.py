@@ -2,7 +2,8 @@
 From a call and a channel to the request that goes upstream.
 
 The same dialect on both sides is not converted: the body keeps its bytes but for the model's name, the effort that a
-suffix asked for, `stream_options`, and what the channel overrides.
+suffix asked for, `stream_options`, and what the channel overrides. `service_tier` goes, for it would change the price
+behind the gateway's back; a channel that wants one sets it in its `param_override`.
 """
 
 import re
@@ -19,6 +20,7 @@ from ..config.options import Options
 from ..config.secret import Secret
 from .call import Call
 from .errors import BadRequest, Fault, UpstreamError
+from .operations import Operation
 from .outgoing import Headers, Outgoing, can_be_sent
 from .provider import Provider, Target
 from .registry import PROVIDERS
@@ -33,6 +35,7 @@ USER_AGENT = (b"user-agent", b"tollway")
 class Exchange(Struct, frozen=True):
     """A request on its way: what is sent, the upstream's name of the model, what must be undone on the way back."""
 
+    operation: Operation
     outgoing: Outgoing
     upstream_model: str
     strip_usage: bool
@@ -46,6 +49,8 @@ class _Route:
     channel: Channel
     provider: Provider
     upstream_model: str
+    spelled_model: bytes
+    """The same in JSON."""
     url: str
     headers: Headers
     overridden: frozenset[bytes]
@@ -80,10 +85,8 @@ class ExchangeBuilder:
         if route.overridden:
             headers = [header for header in headers if header[0] not in route.overridden]
         headers += route.headers
-        if not any(name == b"user-agent" for name, _ in headers):
-            headers.append(USER_AGENT)
         outgoing = Outgoing(call.operation.method, route.url, headers, body, channel.proxy, route.provider.transport)
-        return Exchange(outgoing, route.upstream_model, strip)
+        return Exchange(call.operation, outgoing, route.upstream_model, strip)
 
     def _route(self, call: Call, channel: Channel, key_index: int) -> _Route:
         if call.query:  # the caller's own words: kept, they would fill the memory
@@ -114,14 +117,19 @@ class ExchangeBuilder:
         own = own_headers(channel, secret)
         overridden = frozenset(name for name, _ in own)
         headers = [header for header in headers if header[0] not in overridden] + own
-        return _Route(channel, provider, upstream_model, url, headers, overridden)
+        if b"user-agent" not in overridden:
+            headers.append(USER_AGENT)
+        try:
+            spelled = orjson.dumps(upstream_model)
+        except orjson.JSONEncodeError:
+            raise misconfigured("The channel's model_mapping cannot be written as JSON.") from None
+        return _Route(channel, provider, upstream_model, spelled, url, headers, overridden)
 
     def _json_body(self, call: Call, route: _Route) -> tuple[bytes, bool]:
         document: Mapping[str, Any] = call.document or {}
         edits: dict[str, Any] = {}
         strip = False
-        if document.get("model") != route.upstream_model:
-            edits["model"] = route.upstream_model
+        rename = document.get("model") != route.upstream_model
         if call.effort is not None and call.operation.dialect == "openai_chat":
             edits["reasoning_effort"] = call.effort
         if (
@@ -133,13 +141,23 @@ class ExchangeBuilder:
             strip = not call.asked_for_usage
             if strip:
                 edits["stream_options"] = _with_usage(call.body, document)
+        if "service_tier" in document:
+            edits["service_tier"] = REMOVE
         for name in route.provider.unsupported:
             if name in document:
                 edits[name] = REMOVE
         if route.channel.param_override:
             edits.update(route.channel.param_override)
+        span = call.model_span
+        if not edits:
+            if not rename:
+                return call.body, strip
+            if span is not None:
+                return b"".join((call.body[: span[0]], route.spelled_model, call.body[span[1] :])), strip
+        if rename:
+            edits = {"model": route.upstream_model, **edits}
         try:
-            return (splice(call.body, document, edits) if edits else call.body), strip
+            return splice(call.body, document, edits, model_span=span), strip
         except orjson.JSONEncodeError:
             raise misconfigured("The channel's param_override or model_mapping cannot be written as JSON.") from None
 

@@ -152,6 +152,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/images/edits",
         body="either",
         default_model="dall-e-2",
+        check=check_image,
         ends=IMAGE_ENDS,
         generates=True,
     ),

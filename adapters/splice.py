@@ -6,7 +6,7 @@ prompt caches. Grammar: RFC 8259.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,7 +18,6 @@ from .errors import BadRequest
 SPACE = rb"[ \t\r\n]*+"
 STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 KEY = re.compile(rb"%b(%b)%b:%b" % (SPACE, STRING, SPACE, SPACE), re.DOTALL)
-STRING_VALUE = re.compile(rb"%b:%b(%b)" % (SPACE, SPACE, STRING), re.DOTALL)
 FIELD_END = re.compile(rb"%b[,}]" % SPACE)
 
 # Finds where each value ends without making objects of what is inside, at a gigabyte a second.
@@ -42,12 +41,12 @@ class Duplicate(BadRequest):
         super().__init__(f"{name} stands more than once in the body.", param=name, code="duplicate_parameter")
 
 
-def check_duplicates(body: bytes, document: Mapping[str, Any], names: Iterable[tuple[str, bytes]]) -> None:
+def check_duplicates(body: bytes, document: Mapping[str, Any], names: Mapping[str, bytes]) -> None:
     """
     Raise `Duplicate` if one of these top-level fields stands twice in a body, which parses to `document`, or stands
     there in capitals: Go's servers take `Model` for `model`, and the last one counts.
 
-    `names` are field names in lower case, each with its plain spelling in JSON: `("model", b'"model"')`. Where one has
+    `names` are field names in lower case, each with its plain spelling in JSON: `{"model": b'"model"'}`. Where one has
     to be looked for, a field of any other name that stands twice is refused as well.
 
     A key that is spelled without escapes and occurs once in all the bytes cannot be a duplicate, which settles nearly
@@ -55,17 +54,17 @@ def check_duplicates(body: bytes, document: Mapping[str, Any], names: Iterable[t
     """
     keys = "".join(document)
     if not (keys.islower() and keys.isascii()):
-        _check_capitals(document, {name for name, _ in names})
+        _check_capitals(document, names)
     if b"\\u00" in body:
         fields_of(body)
         return
-    for name, spelling in names:
-        if name in document and body.count(spelling) > 1:
+    for name in names.keys() & document.keys():
+        if body.count(names[name]) > 1:
             fields_of(body)
             return
 
 
-def _check_capitals(document: Mapping[str, Any], names: set[str]) -> None:
+def _check_capitals(document: Mapping[str, Any], names: Collection[str]) -> None:
     for key in document:
         # Case folding takes in the two letters beyond ASCII that Go holds for an s and a k.
         if key not in names and (name := key.casefold()) in names:
@@ -122,16 +121,19 @@ class _Remove:
 REMOVE = _Remove()
 
 
-def splice(body: bytes, document: Mapping[str, Any], edits: Mapping[str, Any]) -> bytes:
+def splice(
+    body: bytes, document: Mapping[str, Any], edits: Mapping[str, Any], *, model_span: Span | None = None
+) -> bytes:
     """
     `body` with top-level fields set to new values, in place where they stand and in front where they do not.
 
-    `document` is what `body` parses to. A value of `REMOVE` takes the field out, with a comma. Raises `BadRequest` as
-    `fields_of` does, and `orjson.JSONEncodeError` for a value that is no JSON.
+    `document` is what `body` parses to, `model_span` where its `model` has its value, if that is known; where nothing
+    else is edited in place, that saves the search for the fields. A value of `REMOVE` takes the field out, with a
+    comma. Raises `BadRequest` as `fields_of` does, and `orjson.JSONEncodeError` for a value that is no JSON.
     """
     present = [name for name in edits if name in document]
-    if present == ["model"] and edits["model"] is not REMOVE and (span := _only_string(body, "model")):
-        changes = [(*span, orjson.dumps(edits["model"]))]
+    if model_span is not None and present == ["model"] and edits["model"] is not REMOVE:
+        changes = [(*model_span, orjson.dumps(edits["model"]))]
     else:
         changes = _changes(fields_of(body), edits) if present else []
     added = {name: value for name, value in edits.items() if name not in document and value is not REMOVE}
@@ -169,15 +171,20 @@ def _changes(fields: Mapping[str, Field], edits: Mapping[str, Any]) -> list[tupl
     return changes
 
 
-def _only_string(body: bytes, name: str) -> Span | None:
+def only_string(body: bytes, name: str, value: str) -> Span | None:
     """
-    The span of a string field that is there, and whose key occurs once in all the bytes.
-
-    None when it takes a scan to tell.
+    Where the value of a top-level string field stands, which is known to be there: from its first quotation mark to
+    behind its last. None when it takes a scan to tell, for the name or the value is spelled in an unusual way.
     """
     key = b'"%b"' % name.encode()
     at = body.find(key)
     if at < 0 or body.find(key, at + len(key)) >= 0 or b"\\u00" in body:
         return None
-    value = STRING_VALUE.match(body, at + len(key))
-    return value.span(1) if value else None
+    start = at + len(key) + 1
+    if body[start - 1 : start] != b":":
+        return None
+    if body[start : start + 1] == b" ":
+        start += 1
+    spelled = b'"%b"' % value.encode("utf-8", "surrogatepass")
+    end = start + len(spelled)
+    return (start, end) if body[start:end] == spelled else None

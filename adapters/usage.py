@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from msgspec.structs import astuple
+
 from ..config.pricing import Usage
 from .shapes import EMPTY, object_of
 
@@ -31,6 +33,48 @@ def usage_from(usage: Mapping[str, Any]) -> Usage | None:
     What is negative or no whole number is no count; what is beyond reason counts as 2^31. Some vendors leave reasoning
     out of `completion_tokens`; where their total says so, it is added.
     """
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if type(prompt) is int and type(completion) is int and 0 < prompt <= MOST_TOKENS and 0 < completion <= MOST_TOKENS:
+        if len(usage) == 3 and "total_tokens" in usage:
+            return Usage(prompt, completion)
+        inputs, outputs = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+        if inputs and outputs and type(inputs) is dict and type(outputs) is dict:
+            return _with_details(usage, prompt, completion, inputs, outputs)  # pyright: ignore[reportUnknownArgumentType]
+    return _whole(usage)
+
+
+def merge_usage(earlier: Usage, later: Usage) -> Usage:
+    """
+    What two reports of one answer say together: of each count the larger.
+
+    A stream may report its input at its beginning and its output at its end, or a growing sum in every event; a zero in
+    the last one takes nothing back.
+    """
+    return Usage(*map(max, astuple(earlier), astuple(later)))
+
+
+def _with_details(
+    usage: Mapping[str, Any], prompt: int, completion: int, inputs: dict[str, Any], outputs: dict[str, Any]
+) -> Usage | None:
+    """The totals with the parts that text has, in the usual form; everything else is left to `_whole`."""
+    cached, reasoning = inputs.get("cached_tokens", 0), outputs.get("reasoning_tokens", 0)
+    if (
+        type(cached) is not int
+        or type(reasoning) is not int
+        or not 0 <= cached <= prompt
+        or not 0 <= reasoning <= completion
+        or inputs.get("audio_tokens")
+        or inputs.get("image_tokens")
+        or outputs.get("audio_tokens")
+        or outputs.get("image_tokens")
+        or (not cached and "prompt_cache_hit_tokens" in usage)
+        or (reasoning and usage.get("total_tokens") != prompt + completion)
+    ):
+        return _whole(usage)
+    return Usage(prompt, completion, cached, reasoning_tokens=reasoning)
+
+
+def _whole(usage: Mapping[str, Any]) -> Usage | None:
     prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
     completion = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
     if not prompt and not completion:

@@ -17,14 +17,15 @@ from ..config.pricing import Usage
 from .errors import UpstreamGarbage
 from .estimate import estimate_text
 from .shapes import list_of, object_of
-from .usage import read_usage
+from .usage import merge_usage, read_usage
 
 LONGEST_EVENT = 32 * 1024 * 1024
 COUNT_AFTER = 256 * 1024
 """Bytes of events kept for counting their text; beyond it they are counted and let go."""
 
-# At the beginning of a line only: inside an event's JSON a line break is escaped, so no model can write an end mark.
-DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]")
+FINISH, FINISH_SPACED = b'"finish_reason":"', b'"finish_reason": "'
+BOM = b"\xef\xbb\xbf"
+"""A byte order mark, which may stand before the first event."""
 BLANK_LINE = re.compile(rb"\n\r?\n")
 
 Document = Mapping[str, Any]
@@ -39,7 +40,18 @@ class StreamWatch:
     client.
     """
 
-    __slots__ = ("_counted", "_ends", "_kept", "_kept_size", "_pending", "_strip", "ended", "events", "failed", "usage")
+    __slots__ = (
+        "_counted",
+        "_ends",
+        "_kept",
+        "_kept_size",
+        "_pending",
+        "_strip",
+        "ended",
+        "failed",
+        "finished",
+        "usage",
+    )
 
     def __init__(self, ends: tuple[str, ...] = (), *, strip_usage: bool = False) -> None:
         self._ends = ends
@@ -48,14 +60,14 @@ class StreamWatch:
         self._kept: list[bytes] = []
         self._kept_size = 0
         self._counted = 0
-        self.events = False
-        """An event has passed."""
+        self.finished = False
+        """A choice has said why it ended: all that is still to come is the usage and the end mark."""
         self.ended = False
         """The end mark has passed."""
         self.failed = False
         """An event with an error has passed."""
         self.usage: Usage | None = None
-        """The last usage reported."""
+        """The usage reported so far: the most that any event has said of each kind."""
 
     def feed(self, data: bytes) -> bytes:
         """
@@ -85,7 +97,7 @@ class StreamWatch:
         self._pending.clear()
         if not data.strip():
             return b""
-        whole = DONE.search(data) is not None or first_document(data) is not None
+        whole = has_done(data) or first_document(data) is not None
         return self._look(data.rstrip(b"\r\n") + b"\n\n") if whole else b""
 
     def delivered_tokens(self) -> int:
@@ -94,13 +106,14 @@ class StreamWatch:
         return self._counted
 
     def _look(self, data: bytes) -> bytes:
-        self.events = True
         # OpenAI writes `"usage":null` into every event but the one that counts.
         if b'"usage"' in data and data.count(b'"usage"') > data.count(b'"usage":null'):
             data = self._read_usage(data)
         if b'"error"' in data and self._has_error(data):
             self.failed = True
-        if (b"[DONE]" in data and DONE.search(data)) or (self._ends and self._has_end(data)):
+        if FINISH in data or FINISH_SPACED in data:
+            self.finished = True
+        if has_done(data) or (self._ends and self._has_end(data)):
             self.ended = True
         self._kept.append(data)
         self._kept_size += len(data)
@@ -113,7 +126,8 @@ class StreamWatch:
         for event in split_events(data):
             if b'"usage"' in event and (document := event_document(event)) is not None:
                 usage = read_usage(inner_answer(document))
-                self.usage = usage or self.usage
+                if usage is not None:
+                    self.usage = usage if self.usage is None else merge_usage(self.usage, usage)
                 if self._strip and document.get("choices") == [] and object_of(document.get("usage")):
                     continue
             passed.append(event)
@@ -138,8 +152,27 @@ class StreamWatch:
             document = event_document(event)
             if document is not None:
                 self._counted += estimate_text(event_text(document))
+            elif has_event(event) and not has_done(event):
+                # No JSON for us, but perhaps for the client: NaN, or bytes that are no UTF-8.
+                self._counted += estimate_text(event.decode("latin-1"))
         self._kept.clear()
         self._kept_size = 0
+
+
+def has_done(data: bytes) -> bool:
+    """
+    Whether the end mark stands in whole events.
+
+    At the beginning of a line only: inside an event's JSON a line break is escaped, so no model can write an end mark.
+    """
+    at = data.rfind(b"[DONE]")
+    while at >= 0:
+        for name in (b"data: ", b"data:"):
+            start = at - len(name)
+            if data.startswith(name, max(start, 0)) and (start == 0 or data[start - 1 : start] == b"\n"):
+                return True
+        at = data.rfind(b"[DONE]", 0, at)
+    return False
 
 
 def end_of_events(data: bytes | bytearray, searched: int = 0) -> int:
@@ -161,7 +194,7 @@ def split_events(data: bytes) -> list[bytes]:
 
 def event_document(event: bytes) -> Document | None:
     """The JSON object that one event carries; None for comments, end marks and anything else."""
-    lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+    lines = [line[5:].strip() for line in event.removeprefix(BOM).splitlines() if line.startswith(b"data:")]
     if not lines:
         return None
     try:
@@ -173,16 +206,20 @@ def event_document(event: bytes) -> Document | None:
 
 def first_document(data: bytes) -> Document | None:
     """The JSON object of the first event that carries one."""
-    for event in split_events(data):
-        document = event_document(event)
+    start = 0
+    while start < len(data):
+        end = BLANK_LINE.search(data, start)
+        cut = end.end() if end else len(data)
+        document = event_document(data[start:cut])
         if document is not None:
             return document
+        start = cut
     return None
 
 
 def has_event(data: bytes) -> bool:
     """Whether there is an event with data, not only comments that keep a connection alive."""
-    return data.startswith(b"data:") or b"\ndata:" in data
+    return data.startswith((b"data:", BOM + b"data:")) or b"\ndata:" in data
 
 
 def has_error(document: Document) -> bool:

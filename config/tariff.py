@@ -4,7 +4,7 @@ from decimal import Decimal
 from math import lcm
 
 from .amounts import EXACT, MAX_QUOTA, QuotaOverflow
-from .pricing import Kind, Price, Usage, quota_for, reserve_quota
+from .pricing import Kind, Price, Usage, quota_for, quota_to_hold, reserve_quota
 
 _TEXT_KINDS: tuple[Kind, ...] = ("input", "cached_input", "output")
 
@@ -15,7 +15,7 @@ class Tariff:
     calls that used nothing but text. Everything else is left to them.
     """
 
-    __slots__ = ("_cached", "_denominator", "_input", "_output", "_plain", "price", "ratio")
+    __slots__ = ("_cached", "_denominator", "_input", "_output", "_plain", "price", "ratio", "text_only")
 
     def __init__(self, price: Price, ratio: Decimal) -> None:
         """Raises `ValueError` on a ratio below 0 or not finite."""
@@ -28,6 +28,8 @@ class Tariff:
         self._denominator = lcm(*(denominator for _, denominator in parts))
         self._input, self._cached, self._output = (top * (self._denominator // bottom) for top, bottom in parts)
         self._plain = not price.per_call
+        self.text_only = price.output_audio is None and price.output_image is None
+        """Output has one price, whatever it is: `reserve` covers a call that sends nothing but text."""
 
     def quota(self, usage: Usage) -> int:
         """The quota that `quota_for` gives."""
@@ -65,6 +67,10 @@ class Tariff:
                 image_quality=image_quality,
             )
         return self._bounded(-(-(input_tokens * self._input + output_tokens * self._output) // self._denominator))
+
+    def cover(self, expected: Usage) -> int:
+        """The quota that covers a call which uses this much, of any kind."""
+        return quota_to_hold(expected, self.price, self.ratio)
 
     def _bounded(self, quota: int) -> int:
         if quota > MAX_QUOTA:

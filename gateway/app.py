@@ -25,8 +25,8 @@ from ..adapters.exchange import ExchangeBuilder
 from ..config.options import Options
 from ..config.settings import Settings
 from ..middleware.memory import MemoryLimiter
+from ..middleware.metrics import RelayMetrics
 from ..middleware.paths import route_path
-from ..middleware.prometheus import RelayMetrics
 from .data_dir import open_data_dir
 from .lines import LineWriter
 from .process import settle_process

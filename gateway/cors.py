@@ -14,5 +14,8 @@ class CorsWhenAsked:
         self.cors = CORSMiddleware(app, **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"])
-        await (self.cors if asked else self.app)(scope, receive, send)
+        if scope["type"] == "http":
+            for name, _ in scope["headers"]:
+                if name == b"origin":
+                    return await self.cors(scope, receive, send)
+        await self.app(scope, receive, send)

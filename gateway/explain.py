@@ -24,9 +24,10 @@ from ..config.channel import Channel
 from ..config.options import Options
 from ..config.pricing import Price, Usage, quota_for
 from ..config.tariff import Tariff
+from ..middleware.channel_select import permitted
 from ..middleware.memory import MemoryChannelPool
-from ..middleware.metering import reservation
 from ..middleware.ports import Prices, Ratios
+from ..middleware.reservation import reservation
 from ..middleware.routing.health import Health
 from ..middleware.routing.plan import ChannelIndex, make_plan
 from ..middleware.state import Candidate, Principal
@@ -116,6 +117,11 @@ class Explanation:
 
 def explain(call: Call, principal: Principal, world: World, balance: Balance, *, now: float) -> Explanation:
     """`now`: seconds since the epoch, for keys that expire. The address a key may come from is not judged."""
+    asked, forbidden = call.model, None
+    try:
+        call = permitted(call, principal)
+    except Forbidden as refusal:
+        forbidden = refusal
     models = tuple(dict.fromkeys((call.model, call.base_model)))
     served_as = next((model for model in models if world.index.serving(principal.group, model)), call.model)
     candidates, exclusions = make_plan(
@@ -129,11 +135,11 @@ def explain(call: Call, principal: Principal, world: World, balance: Balance, *,
     price = world.prices.price_for(call.model, call.base_model)
     cost = None if price is None else _cost(call, principal, price, world)
     return Explanation(
-        model=call.model,
+        model=asked,
         served_as=served_as,
         operation=call.operation.name,
         group=principal.group,
-        refusal=next(_refusals(call, models, principal, world, balance, cost, now), None),
+        refusal=next(_refusals(call, forbidden, models, principal, world, balance, cost, now), None),
         ways=tuple(_ways(call, candidates)),
         excluded=(
             *(Excluded(each.channel, each.reason, each.key_index) for each in exclusions),
@@ -147,6 +153,7 @@ def explain(call: Call, principal: Principal, world: World, balance: Balance, *,
 
 def _refusals(
     call: Call,
+    forbidden: Forbidden | None,
     models: tuple[str, ...],
     principal: Principal,
     world: World,
@@ -160,10 +167,10 @@ def _refusals(
     except ClientError as error:
         yield error
     yield from _too_poor(balance, 1, "is used up")
-    if principal.models is not None and principal.models.isdisjoint(models):
-        yield Forbidden(f"This API key may not use the model {call.model!r}.", param="model", code="model_not_allowed")
+    if forbidden is not None:
+        yield forbidden
     try:
-        MemoryChannelPool(world.index.channels).plan(principal, models, call.operation, affinity=None)
+        MemoryChannelPool(world.index.channels).plan(principal, models, call.operation)
     except (NotFound, NoHealthyChannel) as error:
         yield error
     if cost is None and not world.options.accept_unknown_models:

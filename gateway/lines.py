@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from typing import SupportsBytes
 
 PAUSE = 0.1
 MOST_LINES = 20_000
@@ -9,7 +10,7 @@ MOST_LINES = 20_000
 
 class LineWriter:
     """
-    Gathers lines for a file descriptor. `write` never blocks and never fails.
+    Gathers lines for a file descriptor. `write` never blocks and never fails; `bytes` makes the line, with its end.
 
     When the descriptor cannot keep up, lines beyond 20,000 are dropped and counted, and the count is written once there
     is room: a log must not stop the traffic that it tells of.
@@ -17,10 +18,10 @@ class LineWriter:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._lines: list[bytes] = []
+        self._lines: list[SupportsBytes] = []
         self._dropped = 0
 
-    def write(self, line: bytes) -> None:
+    def write(self, line: SupportsBytes) -> None:
         if len(self._lines) < MOST_LINES:
             self._lines.append(line)
         else:
@@ -39,7 +40,7 @@ class LineWriter:
         if self._dropped:
             lines.append(b'{"dropped_lines":%d}\n' % self._dropped)
             self._dropped = 0
-        data = memoryview(b"".join(lines))
+        data = memoryview(b"".join(map(bytes, lines)))
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]

@@ -13,9 +13,10 @@ from ..middleware.error_envelope import ErrorEnvelopeMiddleware
 from ..middleware.failover import FailoverMiddleware
 from ..middleware.intake import IntakeMiddleware
 from ..middleware.metering import MeteringMiddleware
+from ..middleware.metrics import RelayMetrics
 from ..middleware.model_suffix import ModelSuffixMiddleware
 from ..middleware.ports import Limiter
-from ..middleware.prometheus import PrometheusMiddleware, RelayMetrics
+from ..middleware.prometheus import PrometheusMiddleware
 from ..middleware.rate_limit import RateLimitMiddleware
 from ..middleware.request_id import RequestIdMiddleware
 from ..middleware.token_auth import TokenAuthMiddleware

@@ -4,22 +4,77 @@ import time
 from collections.abc import Callable
 
 import orjson
+from msgspec import Struct
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .state import ATTEMPT, CALL, CHARGE, PRINCIPAL, REQUEST_ID
+from .paths import address_of
+from .state import Attempt, Charge, Principal, state_of
 
-WriteLine = Callable[[bytes], None]
-CLIENT_GONE = 499
+CLIENT_GONE, DEFECT = 499, 500
+
+
+class Line(Struct, frozen=True):
+    """
+    What is logged of a request; `str` and `bytes` make one line of JSON of it, the latter with its end.
+
+    `time` is seconds since the epoch, at the request's end. `duration` and `first_byte` (None: no byte was sent) are in
+    seconds, `size` in bytes. The line is made by whoever writes it: a request is not held up by its own log.
+    """
+
+    time: float
+    request_id: str
+    method: str
+    path: str
+    status: int
+    duration: float
+    first_byte: float | None
+    size: int
+    address: str
+    principal: Principal | None
+    model: str
+    stream: bool
+    attempt: Attempt | None
+    charge: Charge | None
+
+    def __bytes__(self) -> bytes:
+        entry: dict[str, object] = {
+            "time": round(self.time, 3),
+            "request_id": self.request_id or None,
+            "method": self.method,
+            "path": self.path,
+            "status": self.status,
+            "duration_ms": round(self.duration * 1000, 2),
+            "first_byte_ms": self.first_byte and round(self.first_byte * 1000, 2),
+            "bytes": self.size,
+            "address": self.address or None,
+        }
+        if (principal := self.principal) is not None:
+            entry["user_id"], entry["token_id"] = principal.user_id, principal.token_id
+        if self.model:
+            entry["model"], entry["stream"] = self.model, self.stream
+        if (attempt := self.attempt) is not None:
+            entry["channel_id"], entry["attempts"] = attempt.channel.id, attempt.number
+        if (charge := self.charge) is not None:
+            entry["input_tokens"], entry["output_tokens"] = charge.usage.input_tokens, charge.usage.output_tokens
+            entry["quota"], entry["ending"] = charge.quota, charge.ending
+        return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+
+    def __str__(self) -> str:
+        return bytes(self).decode().rstrip("\n")
+
+
+WriteLine = Callable[[Line], object]
 
 
 class AccessLogMiddleware:
     """
-    Hand one JSON line for each HTTP request to `write`, which must not block (the gateway gathers them).
+    Hand one `Line` for each HTTP request to `write`, which must not block (the gateway gathers them).
 
-    Reads whatever the layers inside have written; alone, it logs method, path, status and time. Place it outside the
-    error envelope, so that it sees the status that the client sees. The query is left out: keys may stand in it.
+    Reads whatever the layers inside have written; alone, it logs method, path, status and time. Status 499 means that
+    the client left first. Place it outside the error envelope, so that it sees the status that the client sees. The
+    query is left out: keys may stand in it.
 
-        app = AccessLogMiddleware(app, write=sys.stdout.buffer.write)
+        app = AccessLogMiddleware(app, write=print)
     """
 
     def __init__(self, app: ASGIApp, *, write: WriteLine) -> None:
@@ -45,31 +100,27 @@ class AccessLogMiddleware:
 
         try:
             await self.app(scope, receive, watched_send)
+        except Exception:
+            status = status or DEFECT  # what the server will say
+            raise
         finally:
-            self.write(line(scope, status or CLIENT_GONE, time.perf_counter() - started, first_byte, size))
-
-
-def line(scope: Scope, status: int, duration: float, first_byte: float | None, size: int) -> bytes:
-    """The line, with its newline. Durations in milliseconds, sizes in bytes; 499 means that the client left first."""
-    client = scope.get("client")
-    entry: dict[str, object] = {
-        "time": round(time.time(), 3),
-        "request_id": REQUEST_ID.find(scope),
-        "method": scope["method"],
-        "path": scope["path"],
-        "status": status,
-        "duration_ms": round(duration * 1000, 2),
-        "first_byte_ms": first_byte and round(first_byte * 1000, 2),
-        "bytes": size,
-        "address": client[0] if client else None,
-    }
-    if (principal := PRINCIPAL.find(scope)) is not None:
-        entry["user_id"], entry["token_id"] = principal.user_id, principal.token_id
-    if (call := CALL.find(scope)) is not None:
-        entry["model"], entry["stream"] = call.model, call.stream
-    if (attempt := ATTEMPT.find(scope)) is not None:
-        entry["channel_id"], entry["attempts"] = attempt.channel.id, attempt.number
-    if (charge := CHARGE.find(scope)) is not None:
-        entry["input_tokens"], entry["output_tokens"] = charge.usage.input_tokens, charge.usage.output_tokens
-        entry["quota"], entry["ending"] = charge.quota, charge.ending
-    return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+            state = state_of(scope)
+            call = state.call
+            self.write(
+                Line(
+                    time.time(),
+                    state.request_id,
+                    scope["method"],
+                    scope["path"],
+                    status or CLIENT_GONE,
+                    time.perf_counter() - started,
+                    first_byte,
+                    size,
+                    address_of(scope),
+                    state.principal,
+                    call.model if call is not None else "",
+                    call.stream if call is not None else False,
+                    state.attempt,
+                    state.charge,
+                )
+            )

@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..adapters.envelope import error_answer
 from ..adapters.errors import GatewayError, InternalError
-from .state import REQUEST_ID
+from .state import state_of
 
 log = logging.getLogger("tollway.errors")
 
@@ -15,7 +15,7 @@ class ErrorEnvelopeMiddleware:
     """
     Catch what the layers inside raise before the first byte and answer with the caller's own error shape.
 
-    Reads REQUEST_ID if it is there. Place it outside every layer that raises, and inside those that count and log, so
+    Reads `request_id` if it is there. Place it outside every layer that raises, and inside those that count and log, so
     that they see the status that the client sees. After the first byte it can only let go: the endpoint tells the
     client inside the stream, and whatever else breaks ends the connection.
 
@@ -38,15 +38,17 @@ class ErrorEnvelopeMiddleware:
         try:
             return await self.app(scope, receive, watched_send)
         except GatewayError as error:
-            failure = error
             if started:
-                raise
+                # The answer stays without its end, which makes the server drop the connection: no client can take a
+                # part for the whole. Nobody has to be told twice, least of all by a traceback for each.
+                return
+            failure = error
         except Exception:
             # A defect of ours. This path is never taken by a well or badly behaved client or upstream.
-            log.exception("request %s failed", REQUEST_ID.find(scope))
+            log.exception("request %s failed", state_of(scope).request_id)
             failure = InternalError("The gateway failed. Its operator can find the reason under this request id.")
             if started:
                 raise
-        answer = error_answer(failure, REQUEST_ID.find(scope) or "")
+        answer = error_answer(failure, state_of(scope).request_id)
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body})

@@ -1,7 +1,7 @@
 """Walks the plan until a channel answers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from random import Random
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,16 +10,16 @@ from ..adapters.errors import NoHealthyChannel, UpstreamError, UpstreamTimeout, 
 from ..config.live import Live
 from ..config.options import Options
 from .ports import ChannelPool
-from .state import ATTEMPT, OUTCOME, PLAN, PRINCIPAL, Attempt, Candidate, Plan
+from .state import Attempt, Candidate, Plan, RelayState, missing, state_of
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 class FailoverMiddleware:
     """
-    Try the plan's candidates in turn until one answers; tell the pool how each did. Writes ATTEMPT, once per attempt.
+    Try the plan's candidates in turn until one answers; tell the pool how each did. Writes `attempt`, once per attempt.
 
-    Reads PLAN. An attempt has failed when the app inside raises `UpstreamError` before its first byte; it is the last
+    Reads `plan`. An attempt has failed when the app inside raises `UpstreamError` before its first byte; it is the last
     one when the failure is the caller's own, when a byte has left, or when the options' counts or the retry budget say
     so. `retry_next` counts further keys and channels, `retry_same` rounds over all of them again, after a pause with
     jitter. When a channel itself has failed, its other keys are left for a later round.
@@ -47,14 +47,19 @@ class FailoverMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        walk = _Walk(PLAN.get(scope), self.pool, self.options.current)
+        state = state_of(scope)
+        pool, plan = self.pool, state.plan or missing("plan", "ChannelSelectMiddleware")
+        model = plan.model
+        walk = _Walk(plan, pool, self.options.current)
         committed = False
 
         def watched_send(message: Message):
             nonlocal committed
-            committed = True  # the client has seen a byte: from here on, no second attempt
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *shown(scope)]
+            if not committed:  # the client sees a byte: from here on, no second attempt
+                committed = True
+                pool.began(candidate, model)
+                if message["type"] == "http.response.start":
+                    message = {**message, "headers": [*message.get("headers", ()), *shown(state)]}
             return send(message)
 
         for round in range(walk.options.retry_same + 1):
@@ -64,26 +69,26 @@ class FailoverMiddleware:
                 pause = walk.options.retry_backoff_s * 2 ** (round - 1)
                 await self.sleep(self.random.uniform(pause / 2, pause))
             for candidate in walk.round():
-                ATTEMPT.set(scope, Attempt(candidate, walk.number))
+                state.attempt = Attempt(candidate, walk.number)
                 try:
                     await self.app(scope, receive, watched_send)
                 except UpstreamError as failure:
-                    self.pool.failed(candidate, walk.plan.model, failure)
+                    pool.failed(candidate, model, failure)
                     if committed or not failure.retryable:
                         raise
                     walk.note(candidate, failure)
                 except BaseException:
-                    self.pool.left(candidate, walk.plan.model)
+                    pool.left(candidate, model)
                     raise
                 else:
-                    return self._report(scope, candidate, walk.plan)
+                    return self._report(state, candidate, plan)
         raise walk.failure or NoHealthyChannel(
             "Every channel that serves this model is busy proving itself.", retry_after=1.0
         )
 
-    def _report(self, scope: Scope, candidate: Candidate, plan: Plan) -> None:
+    def _report(self, state: RelayState, candidate: Candidate, plan: Plan) -> None:
         """The app has answered; how the answer ended says whether the channel is well."""
-        outcome = OUTCOME.find(scope)
+        outcome = state.outcome
         if outcome is None or outcome.ending == "completed":
             self.pool.succeeded(candidate, plan.model, affinity=plan.affinity)
         elif outcome.ending == "cancelled":
@@ -92,32 +97,36 @@ class FailoverMiddleware:
             self.pool.failed(candidate, plan.model, UpstreamTruncated("The stream broke off."))
 
 
-def shown(scope: Scope) -> list[tuple[bytes, bytes]]:
+FIRST_ATTEMPT = ((b"x-tollway-attempts", b"1"),)
+
+
+def shown(state: RelayState) -> Iterable[tuple[bytes, bytes]]:
     """Headers that say how the answer came about: attempts for everyone, the channel for administrators."""
-    attempt = ATTEMPT.get(scope)
-    principal = PRINCIPAL.find(scope)
-    headers = [(b"x-tollway-attempts", b"%d" % attempt.number)]
+    attempt, principal = state.attempt, state.principal
+    if attempt is None:
+        return ()
+    headers = FIRST_ATTEMPT if attempt.number == 1 else ((b"x-tollway-attempts", b"%d" % attempt.number),)
     if principal is not None and principal.is_admin:
-        headers.append((b"x-tollway-channel", b"%d" % attempt.channel.id))
+        return (*headers, (b"x-tollway-channel", b"%d" % attempt.channel.id))
     return headers
 
 
 class _Walk:
     """How far one request's walk over its plan has come."""
 
-    __slots__ = ("dead_keys", "failed_channels", "failure", "number", "options", "out_of_retries", "plan", "pool")
+    # Defaults stand on the class: most walks end at their first step, and never have values of their own.
+    number = 0
+    """Attempts so far."""
+    failure: UpstreamError | None = None
+    """The last one, which the client is told if no attempt succeeds."""
+    failed_channels: frozenset[int] = frozenset()
+    dead_keys: frozenset[tuple[int, int]] = frozenset()
+    out_of_retries = False
 
     def __init__(self, plan: Plan, pool: ChannelPool, options: Options) -> None:
         self.plan = plan
         self.pool = pool
         self.options = options
-        self.number = 0
-        """Attempts so far."""
-        self.failure: UpstreamError | None = None
-        """The last one, which the client is told if no attempt succeeds."""
-        self.failed_channels: frozenset[int] = frozenset()
-        self.dead_keys: frozenset[tuple[int, int]] = frozenset()
-        self.out_of_retries = False
 
     @property
     def worth_another_round(self) -> bool:
@@ -126,14 +135,16 @@ class _Walk:
 
     def round(self) -> Iterator[Candidate]:
         """The candidates of one round, each as soon as the one before has failed."""
-        self.failed_channels = frozenset()
+        if self.failed_channels:
+            self.failed_channels = frozenset()
         tried = 0
         for candidate in self.plan.candidates:
             if tried > self.options.retry_next:
                 return
-            if candidate.channel.id in self.failed_channels:
-                continue
-            if (candidate.channel.id, candidate.key_index) in self.dead_keys:
+            if self.failure is not None and (
+                candidate.channel.id in self.failed_channels
+                or (candidate.channel.id, candidate.key_index) in self.dead_keys
+            ):
                 continue
             if not self.pool.enter(candidate, self.plan.model):
                 continue

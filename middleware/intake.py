@@ -1,6 +1,5 @@
 """Reads the request's body: once, within bounds, and checked as far as the gateway must rely on it."""
 
-import asyncio
 import zlib
 from collections.abc import Mapping
 from typing import Any, cast
@@ -8,23 +7,26 @@ from typing import Any, cast
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..adapters.answers import header
 from ..adapters.call import Call
 from ..adapters.errors import BadRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from ..adapters.form import read_form
 from ..adapters.operations import MAX_CHOICES, Operation
-from ..adapters.splice import check_duplicates
+from ..adapters.splice import check_duplicates, only_string
+from .deadline import Deadline
 from .paths import operation_of
-from .state import CALL
+from .state import state_of
 
 JSON, FORM = b"application/json", b"multipart/form-data"
 LONGEST_MODEL = 255
 
+ABOUT_THE_BODY = frozenset({b"content-type", b"content-length", b"content-encoding"})
 FORWARDED = frozenset({b"accept", b"openai-beta", b"x-stainless-helper-method"})
 """The caller's headers that go upstream: the answer depends on them. The rest is about the caller."""
+MOST_FORWARDED = 1024
+"""Bytes of each. An upstream that hangs up on endless headers would look ill for one caller's doing."""
 
-WEIGHTY = tuple(
-    (name, b'"%b"' % name.encode())
+WEIGHTY = {
+    name: b'"%b"' % name.encode()
     for name in (
         "model",
         "messages",
@@ -35,20 +37,24 @@ WEIGHTY = tuple(
         "max_tokens",
         "max_completion_tokens",
         "n",
+        "best_of",
+        "size",
+        "quality",
+        "service_tier",
     )
-)
-"""The fields that decide what is asked and what it costs: each must stand once."""
+}
+"""The fields that decide what is asked and what it costs, as they are spelled in JSON: each must stand once."""
 
 
 class IntakeMiddleware:
     """
-    Read and check the request, and write CALL.
+    Read and check the request, and write `call`.
 
     Raises 413 for a body above `max_bytes` (without reading on), 415 for a wrong media type or content coding, 400 with
     `param` for everything else that is wrong with it, 408 when it takes longer than `body_timeout` seconds. Requests
     for paths that are no operation pass untouched. The app inside can read the body as usual.
 
-    Place it inside rate_limit, outside everything that reads CALL.
+    Place it inside rate_limit, outside everything that reads `call`.
 
         app = IntakeMiddleware(app, max_bytes=4 * 1024 * 1024)
     """
@@ -56,7 +62,7 @@ class IntakeMiddleware:
     def __init__(self, app: ASGIApp, *, max_bytes: int = 32 * 1024 * 1024, body_timeout: float = 120.0) -> None:
         self.app = app
         self.max_bytes = max_bytes
-        self.body_timeout = body_timeout
+        self.deadline = Deadline(body_timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,30 +70,31 @@ class IntakeMiddleware:
         operation = operation_of(scope)
         if operation is None or not operation.relayed or scope["method"] != operation.method:
             return await self.app(scope, receive, send)
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        content_type = header(headers, b"content-type")
+        about, forwarded = read_headers(scope["headers"])
+        content_type = about.get(b"content-type", b"")
         if content_type != JSON or operation.body == "form":
             check_media_type(operation, content_type)
-        body = await self._read(headers, receive)
+        body = await self._read(about, receive)
         if body is None:  # the client left while sending: there is nobody to answer
             return
-        CALL.set(scope, read_call(operation, body, content_type, headers, scope.get("query_string", b"")))
+        query = scope.get("query_string", b"").decode("latin-1")
+        state_of(scope).call = read_call(operation, body, content_type, forwarded, query)
         await self.app(scope, replay(body, receive), send)
 
-    async def _read(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
-        declared = header(headers, b"content-length")
+    async def _read(self, about: Mapping[bytes, bytes], receive: Receive) -> bytes | None:
+        declared = about.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > self.max_bytes:
             raise self._too_large()
         try:
-            async with asyncio.timeout(self.body_timeout):
-                body = await self._read_to_end(receive)
+            body = await self.deadline.within(self._read_to_end(receive))
         except TimeoutError:
             raise RequestTimeout(
-                f"The body did not arrive within {self.body_timeout:g} s.", headers=((b"connection", b"close"),)
+                f"The body did not arrive within {self.deadline.seconds:g} s.", headers=((b"connection", b"close"),)
             ) from None
-        if body is None:
-            return None
-        coding = header(headers, b"content-encoding").strip().lower()
+        coding = about.get(b"content-encoding")
+        if body is None or coding is None:
+            return body
+        coding = coding.strip().lower()
         return body if coding in (b"", b"identity") else self._decoded(body, coding)
 
     async def _read_to_end(self, receive: Receive) -> bytes | None:
@@ -129,6 +136,22 @@ class IntakeMiddleware:
         )
 
 
+def read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], tuple[tuple[bytes, bytes], ...]]:
+    """The headers about the body, and those that go on. Raises `BadRequest` when the latter are out of proportion."""
+    about: dict[bytes, bytes] = {}
+    forwarded: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in ABOUT_THE_BODY:
+            about.setdefault(name, value)
+        elif name in FORWARDED and value:
+            if name in forwarded:
+                value = forwarded[name] + b", " + value
+            if len(value) > MOST_FORWARDED:
+                raise BadRequest(f"The header {name.decode()} is too long.", param=name.decode(), code="invalid_header")
+            forwarded[name] = value
+    return about, tuple(forwarded.items())
+
+
 def check_media_type(operation: Operation, content_type: bytes) -> None:
     kind = content_type.partition(b";")[0].strip().lower()
     wanted = {"json": (JSON,), "form": (FORM,), "either": (JSON, FORM)}.get(operation.body, ())
@@ -138,10 +161,9 @@ def check_media_type(operation: Operation, content_type: bytes) -> None:
 
 
 def read_call(
-    operation: Operation, body: bytes, content_type: bytes, headers: list[tuple[bytes, bytes]], query: bytes
+    operation: Operation, body: bytes, content_type: bytes, forwarded: tuple[tuple[bytes, bytes], ...], query: str
 ) -> Call:
     """The call in a whole body. Raises `BadRequest`."""
-    forwarded = tuple(each for each in headers if each[0] in FORWARDED)
     if content_type[:10].lower() == b"multipart/":
         return read_form_call(operation, body, content_type, forwarded, query)
     document = read_document(body)
@@ -149,24 +171,33 @@ def read_call(
     model = model_of(document, operation)
     if operation.check is not None:
         operation.check(document)
-    limit = document.get("max_completion_tokens")
     return Call(
         operation,
         model,
         model,
         stream=document.get("stream") is True,
         body=body,
-        content_type=content_type,
+        # Read as UTF-8, whatever charset the caller made up: the upstream must not read another body than we did.
+        content_type=JSON,
         document=document,
-        output_limit=document.get("max_tokens") if limit is None else limit,
+        output_limit=output_limit(document),
         choices=document.get("n") or 1,
-        query=query.decode("latin-1"),
+        query=query,
         headers=forwarded,
+        model_span=only_string(body, "model", model),
     )
 
 
+def output_limit(document: Mapping[str, Any]) -> int | None:
+    """The larger of the two limits, for upstreams differ in which one they heed; 0 is no limit."""
+    older, newer = document.get("max_tokens"), document.get("max_completion_tokens")
+    older = older if isinstance(older, int) else 0
+    newer = newer if isinstance(newer, int) else 0
+    return max(older, newer) or None
+
+
 def read_form_call(
-    operation: Operation, body: bytes, content_type: bytes, forwarded: tuple[tuple[bytes, bytes], ...], query: bytes
+    operation: Operation, body: bytes, content_type: bytes, forwarded: tuple[tuple[bytes, bytes], ...], query: str
 ) -> Call:
     form = read_form(body, content_type)
     model = model_of(form.fields, operation)
@@ -185,7 +216,7 @@ def read_form_call(
         content_type=content_type,
         document=form.fields,
         choices=int(choices),
-        query=query.decode("latin-1"),
+        query=query,
         headers=forwarded,
         model_span=form.spans.get("model"),
     )

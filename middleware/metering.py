@@ -7,9 +7,8 @@ from decimal import Decimal
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..adapters.answers import header
-from ..adapters.call import Call
 from ..adapters.errors import BadRequest, UpstreamError
-from ..adapters.estimate import estimate_call, estimate_usage, image_kind, with_images
+from ..adapters.estimate import settled_usage
 from ..adapters.operations import Operation
 from ..adapters.watch import AnswerWatch
 from ..config.amounts import QUOTA_PER_USD
@@ -20,7 +19,8 @@ from ..config.pricing import Usage
 from ..config.tariff import Tariff
 from .paths import address_of, operation_of
 from .ports import Prices, Ratios
-from .state import ATTEMPT, CALL, CHARGE, HOLD, OUTCOME, PRINCIPAL, REQUEST_ID, WATCHED, Charge, Outcome, Principal
+from .reservation import reservation
+from .state import Charge, Outcome, Principal, RelayState, state_of
 
 MOST_TARIFFS = 4096
 
@@ -29,13 +29,13 @@ OnCharge = Callable[[Charge], None]
 
 class MeteringMiddleware:
     """
-    Charge each answer once, by the usage that it reports. Writes CHARGE, settles HOLD.
+    Charge each answer once, by the usage that it reports. Writes `charge`, settles `hold`.
 
-    Reads CALL, HOLD, PRINCIPAL, ATTEMPT and OUTCOME where they are there. Alone around an app that speaks OpenAI's
-    protocol it needs none of them: it tells the operation by the path and reads model and usage from the answer. An
-    answer that reports no usage is estimated, and says so; a failure before the first byte costs nothing; one after it
-    costs what was delivered. The charge is recorded before the last bytes are sent: who has seen the end of an answer
-    has been charged for it.
+    Reads `call`, `hold`, `principal`, `attempt` and `outcome` where they are there. Alone around an app that speaks
+    OpenAI's protocol it needs none of them: it tells the operation by the path and reads model and usage from the
+    answer. An answer that reports no usage is estimated, and says so; a failure before the first byte costs nothing;
+    one after it costs what was delivered. The charge is recorded before the last bytes are sent: who has seen the end
+    of an answer has been charged for it.
 
     Place it inside failover, directly around what performs the call; `on_charge` is told of each charge.
 
@@ -76,11 +76,12 @@ class MeteringMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        call = CALL.find(scope)
+        state = state_of(scope)
+        call = state.call
         operation = call.operation if call is not None else operation_of(scope)
         if operation is None or not operation.relayed:
             return await self.app(scope, receive, send)
-        meter = _Meter(self, scope, operation, call, send)
+        meter = _Meter(self, scope, state, operation, send)
         await meter.reserve()
         try:
             await self.app(scope, receive, meter.send)
@@ -98,53 +99,40 @@ class MeteringMiddleware:
 class _Meter:
     """The metering of one attempt."""
 
-    __slots__ = (
-        "call",
-        "finished",
-        "first_byte",
-        "hold",
-        "layer",
-        "operation",
-        "scope",
-        "started",
-        "started_at",
-        "status",
-        "tariff",
-        "to_client",
-        "watch",
-    )
+    tariff: Tariff | None = None
+    watch: AnswerWatch | None = None
+    status = 0
+    first_byte: float | None = None
+    finished = False
 
     def __init__(
-        self, layer: MeteringMiddleware, scope: Scope, operation: Operation, call: Call | None, send: Send
+        self, layer: MeteringMiddleware, scope: Scope, state: RelayState, operation: Operation, send: Send
     ) -> None:
         self.layer = layer
         self.scope = scope
+        self.state = state
         self.operation = operation
-        self.call = call
         self.to_client = send
-        self.hold = HOLD.find(scope)
-        self.tariff: Tariff | None = None
-        self.watch: AnswerWatch | None = None
-        self.status = 0
-        self.first_byte: float | None = None
-        self.finished = False
         self.started = time.perf_counter()
         self.started_at = time.time()
 
     async def reserve(self) -> None:
         """Hold what the call may cost. Raises `BadRequest` for a model without a price, `InsufficientQuota`."""
-        call = self.call
+        state, layer = self.state, self.layer
+        call = state.call
         if call is None:
             return
-        options = self.layer.options.current
-        self.tariff = self.layer.tariff(PRINCIPAL.find(self.scope), call.model, call.base_model)
-        if self.tariff is None and not options.accept_unknown_models:
-            raise BadRequest(
-                f"The model {call.model!r} has no price, so it is not served.", param="model", code="model_price_error"
-            )
-        if self.hold is None or self.tariff is None:
-            return
-        await self.hold.reserve(reservation(call, self.tariff, options))
+        options = layer.options.current
+        tariff = self.tariff = layer.tariff(state.principal, call.model, call.base_model)
+        if tariff is None:
+            if not options.accept_unknown_models:
+                raise BadRequest(
+                    f"The model {call.model!r} has no price, so it is not served.",
+                    param="model",
+                    code="model_price_error",
+                )
+        elif state.hold is not None:
+            await state.hold.reserve(reservation(call, tariff, options))
 
     def send(self, message: Message):
         if message["type"] == "http.response.body":
@@ -155,18 +143,18 @@ class _Meter:
         elif message["type"] == "http.response.start":
             self.status = message["status"]
             self.first_byte = time.perf_counter() - self.started
-            if OUTCOME.find(self.scope) is not None:
+            if self.state.outcome is not None:
                 return self.settle_and_start(message)
-            if not WATCHED.find(self.scope):
+            if not self.state.watched:
                 self.watch = AnswerWatch(header(message.get("headers", ()), b"content-type"), self.operation.ends)
         return self.to_client(message)
 
     async def settle_and_start(self, message: Message) -> None:
         """The whole answer is known before its head is sent, and so is what it costs."""
         await self.finish()
-        charge = CHARGE.find(self.scope)
+        charge = self.state.charge
         if charge is not None:
-            message["headers"] = [*message["headers"], (b"x-tollway-cost", usd(charge.quota))]
+            message = {**message, "headers": [*message.get("headers", ()), (b"x-tollway-cost", usd(charge.quota))]}
         await self.to_client(message)
 
     async def settle_and_send(self, message: Message) -> None:
@@ -178,18 +166,13 @@ class _Meter:
         if self.finished:
             return
         self.finished = True
-        outcome = OUTCOME.find(self.scope) or self.watched()
+        state = self.state
+        outcome = state.outcome or self.watched()
         if outcome is None or self.status >= 400:
             return
-        usage = outcome.usage
-        if usage is None and self.call is not None:
-            usage = estimate_usage(self.call, delivered_tokens=outcome.delivered_tokens, images=outcome.images)
-        elif usage is not None and self.call is not None and outcome.images:
-            usage = with_images(usage, self.call, outcome.images)
-        charge = self.charge(outcome, usage or Usage(output_tokens=outcome.delivered_tokens, estimated=True))
-        CHARGE.set(self.scope, charge)
-        if self.hold is not None:
-            await self.hold.settle(charge)
+        charge = state.charge = self.charge(outcome)
+        if state.hold is not None:
+            await state.hold.settle(charge)
         if self.layer.on_charge is not None:
             self.layer.on_charge(charge)
 
@@ -199,15 +182,28 @@ class _Meter:
             return None
         usage, delivered, whole = self.watch.finish()
         if self.tariff is None:
-            self.tariff = self.layer.tariff(PRINCIPAL.find(self.scope), self.watch.model, self.watch.model)
+            self.tariff = self.layer.tariff(self.state.principal, self.watch.model, self.watch.model)
         return Outcome("completed" if whole else "truncated", usage, delivered, self.watch.model)
 
-    def charge(self, outcome: Outcome, usage: Usage) -> Charge:
-        call = self.call
+    def charge(self, outcome: Outcome) -> Charge:
+        state = self.state
+        call, tariff = state.call, self.tariff
+        if call is not None:
+            usage = settled_usage(
+                call,
+                outcome.usage,
+                delivered_tokens=outcome.delivered_tokens,
+                images=outcome.images,
+                audio_bytes=outcome.audio_bytes,
+                seconds=outcome.seconds,
+                price=tariff.price if tariff is not None else None,
+            )
+        else:
+            usage = outcome.usage or Usage(output_tokens=outcome.delivered_tokens, estimated=True)
         return Charge(
-            quota=self.tariff.quota(usage) if self.tariff is not None else 0,
+            quota=tariff.quota(usage) if tariff is not None else 0,
             usage=usage,
-            tariff=self.tariff,
+            tariff=tariff,
             ending=outcome.ending,
             operation=self.operation.name,
             model=call.model if call is not None else outcome.upstream_model,
@@ -216,23 +212,12 @@ class _Meter:
             started_at=self.started_at,
             duration=time.perf_counter() - self.started,
             first_byte=self.first_byte,
-            request_id=REQUEST_ID.find(self.scope) or "",
+            request_id=state.request_id,
             address=address_of(self.scope),
-            principal=PRINCIPAL.find(self.scope),
-            attempt=ATTEMPT.find(self.scope),
+            principal=state.principal,
+            attempt=state.attempt,
             upstream_model=outcome.upstream_model,
         )
-
-
-def reservation(call: Call, tariff: Tariff, options: Options) -> int:
-    """The quota that the call may cost, to be held before the upstream is asked."""
-    output = 0
-    if call.operation.generates:
-        output = (options.default_max_tokens if call.output_limit is None else call.output_limit) * call.choices
-    if not call.operation.name.startswith("images_"):
-        return tariff.reserve(estimate_call(call), output)
-    size, quality = image_kind(call)
-    return tariff.reserve(estimate_call(call), output, images=call.choices, image_size=size, image_quality=quality)
 
 
 def usd(quota: int) -> bytes:

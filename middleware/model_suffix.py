@@ -4,14 +4,14 @@ from msgspec.structs import replace
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..adapters.suffix import parse_model
-from .state import CALL
+from .state import state_of
 
 
 class ModelSuffixMiddleware:
     """
-    Rewrite CALL with the base model and the effort that the name's suffix asks for.
+    Rewrite `call` with the base model and the effort that the name's suffix asks for.
 
-    Reads and writes CALL. Channels that list the full name are still found by it, and a price of the full name comes
+    Reads and writes `call`. Channels that list the full name are still found by it, and a price of the full name comes
     before the base model's. Place it inside intake and outside channel_select.
 
         app = IntakeMiddleware(ModelSuffixMiddleware(app))
@@ -21,9 +21,12 @@ class ModelSuffixMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = CALL.find(scope)
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        state = state_of(scope)
+        call = state.call
         if call is not None and "-" in call.model:
             name = parse_model(call.model)
             if name.effort is not None:
-                CALL.set(scope, replace(call, base_model=name.base, effort=name.effort))
+                state.call = replace(call, base_model=name.base, effort=name.effort)
         await self.app(scope, receive, send)

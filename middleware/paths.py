@@ -1,9 +1,10 @@
 """Where a request comes from and where it goes, as the mounted app sees it."""
 
+from msgspec import UNSET
 from starlette.types import Scope
 
 from ..adapters.operations import Operation, operation_at
-from .state import OPERATION
+from .state import state_of
 
 
 def route_path(scope: Scope) -> str:
@@ -17,11 +18,10 @@ def route_path(scope: Scope) -> str:
 
 def operation_of(scope: Scope) -> Operation | None:
     """The operation that an HTTP request's path names, looked up once a request; None for any other path."""
-    state = scope.get("state")
-    if state is not None and OPERATION.name in state:
-        return OPERATION.find(scope)
-    operation = operation_at(route_path(scope)) if scope["type"] == "http" else None
-    OPERATION.set(scope, operation)
+    state = state_of(scope)
+    operation = state.operation
+    if operation is UNSET:
+        operation = state.operation = operation_at(route_path(scope)) if scope["type"] == "http" else None
     return operation
 
 

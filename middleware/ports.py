@@ -6,9 +6,11 @@ Times are seconds on the clock that the caller of a port names; layers take `tim
 `time.time` for dates.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Protocol
+
+from msgspec import Struct
 
 from ..adapters.errors import UpstreamError
 from ..adapters.operations import Operation
@@ -24,8 +26,7 @@ class TokenDirectory(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Struct, frozen=True):
     """
     What a limiter answered. `wait` is in seconds, 0.0 when the request may pass; `remaining` is what is left of `limit`
     after it; `reset` is in how many seconds the limit is whole again.
@@ -77,10 +78,16 @@ class ChannelPool(Protocol):
     """The channels, and what is known about them now."""
 
     def plan(
-        self, principal: Principal, models: tuple[str, ...], operation: Operation, *, affinity: int | None
+        self,
+        principal: Principal,
+        models: tuple[str, ...],
+        operation: Operation,
+        *,
+        affinity: Callable[[], int | None] | None = None,
     ) -> Plan:
         """
         Every eligible (channel, key), best first. `models` are the names to look for, the first that is served counts.
+        `affinity` tells the conversation's number; it is asked only where there is a choice.
 
         Raises `NotFound` when no channel serves any of them to the caller's group, `NoHealthyChannel` when some do but
         none can be used now.
@@ -89,6 +96,10 @@ class ChannelPool(Protocol):
 
     def enter(self, candidate: Candidate, model: str) -> bool:
         """Whether the candidate may be asked now; a half-open breaker lets one probe through."""
+        ...
+
+    def began(self, candidate: Candidate, model: str) -> None:
+        """The answer's first byte is here: the channel is back, however long the rest of the answer may take."""
         ...
 
     def succeeded(self, candidate: Candidate, model: str, *, affinity: int | None) -> None: ...

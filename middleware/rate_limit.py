@@ -1,34 +1,42 @@
 """Limits of the caller's pace: requests and tokens per minute, requests open at once; per key, user and address."""
 
 import math
-from dataclasses import dataclass
 
+from msgspec import Struct
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..adapters.errors import RateLimited
 from ..config.live import Live
 from ..config.options import Options
 from .ports import Limiter, Taken
-from .state import CHARGE, PRINCIPAL, Principal
+from .state import Principal, state_of
 
 MINUTE = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one subject (a key, a user, an address) may do; 0 is no limit. `subject` begins the limiter's keys."""
+MOST_KEPT = 10_000
 
-    subject: str
+
+class Limits(Struct, frozen=True):
+    """What one subject (a key, a user, an address) may do; 0 is no limit. The keys are the limiter's."""
+
     requests: int
     tokens: int
     parallel: int
+    requests_key: str
+    tokens_key: str
+    parallel_key: str
+
+    @classmethod
+    def of(cls, subject: str, *, requests: int, tokens: int, parallel: int) -> "Limits":
+        return cls(requests, tokens, parallel, f"{subject}:requests", f"{subject}:tokens", f"{subject}:parallel")
 
 
 class RateLimitMiddleware:
     """
     Refuse with 429 a caller who is too fast, with `Retry-After` and OpenAI's `x-ratelimit-*`; show those in any answer.
 
-    Reads PRINCIPAL if it is there (without it only addresses are limited) and, on the way out, CHARGE: tokens are
+    Reads `principal` if it is there (without it only addresses are limited) and, on the way out, `charge`: tokens are
     counted when they have been used, and a caller who has overdrawn his minute waits until the debt is gone. A key's
     own limits come before the options' defaults.
 
@@ -41,11 +49,13 @@ class RateLimitMiddleware:
         self.app = app
         self.limiter = limiter
         self.options = options or Live(Options())
+        self._kept: dict[int, tuple[Principal, Options, tuple[Limits, ...]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        limits = limits_of(PRINCIPAL.find(scope), scope, self.options.current)
+        state = state_of(scope)
+        limits = self._limits(state.principal, scope)
         if not limits:
             return await self.app(scope, receive, send)
         entered: list[str] = []
@@ -54,89 +64,123 @@ class RateLimitMiddleware:
 
             def send_with_limits(message: Message):
                 if message["type"] == "http.response.start":
-                    message["headers"] = [*message.get("headers", ()), *shown]
+                    message = {**message, "headers": [*message.get("headers", ()), *shown]}
                 return send(message)
 
             await self.app(scope, receive, send_with_limits)
         finally:
+            limiter = self.limiter
             for key in entered:
-                self.limiter.leave(key)
-            charge = CHARGE.find(scope)
+                limiter.leave(key)
+            charge = state.charge
             if charge is not None:
                 for each in limits:
                     if each.tokens:
                         used = charge.usage.total_tokens
-                        await self.limiter.charge(f"{each.subject}:tokens", limit=each.tokens, period=MINUTE, cost=used)
+                        await limiter.charge(each.tokens_key, limit=each.tokens, period=MINUTE, cost=used)
 
-    async def _admit(self, limits: list[Limits], entered: list[str]) -> list[tuple[bytes, bytes]]:
+    def _limits(self, principal: Principal | None, scope: Scope) -> tuple[Limits, ...]:
+        """The limits that apply to a request, only those that limit anything."""
+        options = self.options.current
+        limits = () if principal is None else self._limits_of(principal, options)
+        client = scope.get("client")
+        if client and (options.requests_per_minute_address or options.parallel_requests_address):
+            of_address = Limits.of(
+                f"address:{client[0]}",
+                requests=options.requests_per_minute_address,
+                tokens=0,
+                parallel=options.parallel_requests_address,
+            )
+            return (of_address, *limits)
+        return limits
+
+    def _limits_of(self, principal: Principal, options: Options) -> tuple[Limits, ...]:
+        kept = self._kept.get(principal.token_id)
+        if kept is not None and kept[0] is principal and kept[1] is options:
+            return kept[2]
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.clear()
+        limits = limits_of(principal, options)
+        self._kept[principal.token_id] = (principal, options, limits)
+        return limits
+
+    async def _admit(self, limits: tuple[Limits, ...], entered: list[str]) -> list[tuple[bytes, bytes]]:
         """Take what the request needs, or raise `RateLimited`. Returns the headers that show the tightest limits."""
+        limiter = self.limiter
         requests: Taken | None = None
         tokens: Taken | None = None
         for each in limits:
             if each.tokens:
-                tokens = _tighter(
-                    tokens, await self.limiter.take(f"{each.subject}:tokens", limit=each.tokens, period=MINUTE, cost=0)
-                )
+                taken = await limiter.take(each.tokens_key, limit=each.tokens, period=MINUTE, cost=0)
+                tokens = taken if tokens is None else _tighter(tokens, taken)
+        if tokens is not None and tokens.wait > 0:
+            raise _refusal("tokens", tokens, _headers(requests, tokens))
         for each in limits:
             if each.parallel:
-                key = f"{each.subject}:parallel"
-                if not await self.limiter.enter(key, limit=each.parallel):
+                if not await limiter.enter(each.parallel_key, limit=each.parallel):
                     raise RateLimited(
                         f"Too many requests are open at once; the limit is {each.parallel}.", retry_after=1.0
                     )
-                entered.append(key)
-        if tokens is None or tokens.wait <= 0:
+                entered.append(each.parallel_key)
+        if len(limits) > 1:  # ask before taking: what one limit refuses must not count against another
             for each in limits:
                 if each.requests:
-                    taken = await self.limiter.take(f"{each.subject}:requests", limit=each.requests, period=MINUTE)
-                    requests = _tighter(requests, taken)
-        shown = [*_headers(b"requests", requests), *_headers(b"tokens", tokens)]
-        for name, taken in (("requests", requests), ("tokens", tokens)):
-            if taken is not None and taken.wait > 0:
-                raise RateLimited(
-                    f"Too many {name}: the limit is {taken.limit} a minute. Try again in {math.ceil(taken.wait)} s.",
-                    retry_after=taken.wait,
-                    headers=tuple(shown),
-                )
+                    taken = await limiter.take(each.requests_key, limit=each.requests, period=MINUTE, cost=0)
+                    if taken.wait > 0:
+                        raise _refusal("requests", taken, _headers(taken, tokens))
+        for each in limits:
+            if each.requests:
+                taken = await limiter.take(each.requests_key, limit=each.requests, period=MINUTE)
+                requests = taken if requests is None else _tighter(requests, taken)
+        shown = _headers(requests, tokens)
+        if requests is not None and requests.wait > 0:
+            raise _refusal("requests", requests, shown)
         return shown
 
 
-def limits_of(principal: Principal | None, scope: Scope, options: Options) -> list[Limits]:
-    """The limits that apply to a request, only those that limit anything."""
-    found: list[Limits] = []
-    client = scope.get("client")
-    if client and (options.requests_per_minute_address or options.parallel_requests_address):
-        found.append(
-            Limits(f"address:{client[0]}", options.requests_per_minute_address, 0, options.parallel_requests_address)
-        )
-    if principal is None:
-        return found
-    user = Limits(
+def limits_of(principal: Principal, options: Options) -> tuple[Limits, ...]:
+    """The limits of a key and of its owner, only those that limit anything."""
+    user = Limits.of(
         f"user:{principal.user_id}",
-        options.requests_per_minute_user,
-        options.tokens_per_minute_user,
-        options.parallel_requests_user,
+        requests=options.requests_per_minute_user,
+        tokens=options.tokens_per_minute_user,
+        parallel=options.parallel_requests_user,
     )
-    token = Limits(
+    token = Limits.of(
         f"token:{principal.token_id}",
-        principal.requests_per_minute or options.requests_per_minute_token,
-        principal.tokens_per_minute or options.tokens_per_minute_token,
-        principal.parallel_requests or options.parallel_requests_token,
+        requests=principal.requests_per_minute or options.requests_per_minute_token,
+        tokens=principal.tokens_per_minute or options.tokens_per_minute_token,
+        parallel=principal.parallel_requests or options.parallel_requests_token,
     )
-    return [*found, *(each for each in (user, token) if each.requests or each.tokens or each.parallel)]
+    return tuple(each for each in (user, token) if each.requests or each.tokens or each.parallel)
 
 
-def _tighter(one: Taken | None, other: Taken) -> Taken:
-    if one is None or other.wait > one.wait:
+def _refusal(name: str, taken: Taken, headers: list[tuple[bytes, bytes]]) -> RateLimited:
+    return RateLimited(
+        f"Too many {name}: the limit is {taken.limit} a minute. Try again in {math.ceil(taken.wait)} s.",
+        retry_after=taken.wait,
+        headers=tuple(headers),
+    )
+
+
+def _tighter(one: Taken, other: Taken) -> Taken:
+    if other.wait > one.wait:
         return other
     return one if one.wait > other.wait or one.remaining <= other.remaining else other
 
 
-def _headers(name: bytes, taken: Taken | None) -> list[tuple[bytes, bytes]]:
-    if taken is None:
-        return []
-    return [
-        (b"x-ratelimit-limit-" + name, b"%d" % taken.limit),
-        (b"x-ratelimit-remaining-" + name, b"%d" % max(0, taken.remaining)),
-        (b"x-ratelimit-reset-" + name, b"%.3fs" % max(0.0, taken.reset)),
-    ]
+def _headers(requests: Taken | None, tokens: Taken | None) -> list[tuple[bytes, bytes]]:
+    headers: list[tuple[bytes, bytes]] = []
+    if requests is not None:
+        headers += (
+            (b"x-ratelimit-limit-requests", b"%d" % requests.limit),
+            (b"x-ratelimit-remaining-requests", b"%d" % max(0, requests.remaining)),
+            (b"x-ratelimit-reset-requests", b"%.3fs" % max(0.0, requests.reset)),
+        )
+    if tokens is not None:
+        headers += (
+            (b"x-ratelimit-limit-tokens", b"%d" % tokens.limit),
+            (b"x-ratelimit-remaining-tokens", b"%d" % max(0, tokens.remaining)),
+            (b"x-ratelimit-reset-tokens", b"%.3fs" % max(0.0, tokens.reset)),
+        )
+    return headers

@@ -7,14 +7,14 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .state import REQUEST_ID, STARTED
+from .state import state_of
 
 ACCEPTED = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 class RequestIdMiddleware:
     """
-    Honour the client's `X-Request-Id`, or mint one; show it in the answer. Writes REQUEST_ID and STARTED.
+    Honour the client's `X-Request-Id`, or mint one; show it in the answer. Writes `request_id` and `started`.
 
     Outermost, so that everything inside can name the request. An id with characters beyond `[A-Za-z0-9._:/+=-]` or
     longer than 128 is replaced, for it will stand in logs.
@@ -40,13 +40,16 @@ class RequestIdMiddleware:
                 break
         if not request_id:
             request_id = f"{self.prefix}{next(self.counter):08x}"
-        REQUEST_ID.set(scope, request_id)
-        STARTED.set(scope, time.perf_counter())
+        state = state_of(scope)
+        state.request_id = request_id
+        state.started = time.perf_counter()
         shown = (name, request_id.encode())
 
         def send_with_id(message: Message):
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), shown]
+                headers = [header for header in message.get("headers", ()) if header[0] != name]
+                headers.append(shown)
+                message = {**message, "headers": headers}
             return send(message)
 
         await self.app(scope, receive, send_with_id)

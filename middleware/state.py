@@ -1,67 +1,34 @@
 """
-What layers know about one request: typed keys into `scope["state"]`, and the frozen values behind them.
+What layers know about one request: one `RelayState` under `scope["state"]["tollway"]`, and the values in it.
 
-| key         | written by     | read by                                        |
-|-------------|----------------|------------------------------------------------|
-| REQUEST_ID  | request_id     | error_envelope, access_log, token_quota        |
-| STARTED     | request_id: `time.perf_counter()` at the door | the endpoint |
-| PRINCIPAL   | token_auth     | rate_limit, token_quota, channel_select        |
-| CALL        | intake, then model_suffix | everything further in               |
-| HOLD        | token_quota    | metering                                       |
-| PLAN        | channel_select | failover                                       |
-| ATTEMPT     | failover, once per attempt | the endpoint, metering             |
-| WATCHED     | the endpoint: it will write OUTCOME, nobody else need look on | metering |
-| OUTCOME     | the endpoint   | metering, failover                             |
-| CHARGE      | metering       | rate_limit, prometheus, access_log             |
+Each field has one writer and stays empty where that layer is not mounted:
+
+| field               | written by                           | read by                                            |
+|---------------------|--------------------------------------|----------------------------------------------------|
+| request_id, started | request_id                           | error_envelope, access_log, token_quota, endpoint  |
+| operation           | whoever asks first (`operation_of`)  | most layers                                        |
+| principal           | token_auth                           | rate_limit, token_quota, channel_select, metering  |
+| call                | intake, then model_suffix            | everything further in                              |
+| hold                | token_quota                          | metering                                           |
+| plan                | channel_select                       | failover                                           |
+| attempt             | failover, once per attempt           | endpoint, metering                                 |
+| watched             | endpoint: it will write `outcome`    | metering, which then need not look on              |
+| outcome             | endpoint                             | metering, failover                                 |
+| charge              | metering                             | rate_limit, prometheus, access_log                 |
 """
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from decimal import Decimal
+from typing import Any, Literal, NoReturn, Protocol
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from ..adapters.call import Call
 from ..adapters.operations import Operation
 from ..config.channel import Channel
 from ..config.pricing import Breakdown, Usage, quota_for
 from ..config.tariff import Tariff
-
-T = TypeVar("T")
-
-
-class MissingState(LookupError):
-    """A layer asked for a value that no layer before it has written. The message names the layer to add."""
-
-
-class Key(Generic[T]):
-    """A typed place in `scope["state"]`. `writer` is the layer that a missing value is blamed on."""
-
-    __slots__ = ("name", "writer")
-
-    def __init__(self, name: str, *, writer: str) -> None:
-        self.name = name
-        self.writer = writer
-
-    def get(self, scope: MutableMapping[str, Any]) -> T:
-        """The value. Raises `MissingState` when there is none."""
-        try:
-            return scope["state"][self.name]
-        except KeyError:
-            raise MissingState(f"{self.name} is not set: put {self.writer} before this layer") from None
-
-    def find(self, scope: MutableMapping[str, Any]) -> T | None:
-        """The value, or None."""
-        try:
-            return scope["state"].get(self.name)
-        except KeyError:
-            return None
-
-    def set(self, scope: MutableMapping[str, Any], value: T) -> None:
-        state = scope.get("state")
-        if state is None:
-            state = scope["state"] = {}
-        state[self.name] = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +95,9 @@ class Outcome(Struct, frozen=True):
     delivered_tokens: int = 0
     upstream_model: str = ""
     images: int = 0
+    audio_bytes: int = 0
+    seconds: Decimal | None = None
+    """The length of a recording, as the answer tells it."""
     waited: float = 0.0
     """Seconds spent waiting for the upstream; the rest of the request's time is ours and the client's."""
 
@@ -199,14 +169,43 @@ class Plan(Struct, frozen=True):
     affinity: int | None = None
 
 
-OPERATION = Key[Operation | None]("tollway.operation", writer="whoever asks first")
-STARTED = Key[float]("tollway.started", writer="RequestIdMiddleware")
-REQUEST_ID = Key[str]("tollway.request_id", writer="RequestIdMiddleware")
-PRINCIPAL = Key[Principal]("tollway.principal", writer="TokenAuthMiddleware")
-CALL = Key[Call]("tollway.call", writer="IntakeMiddleware")
-HOLD = Key[Hold]("tollway.hold", writer="TokenQuotaMiddleware")
-PLAN = Key[Plan]("tollway.plan", writer="ChannelSelectMiddleware")
-ATTEMPT = Key[Attempt]("tollway.attempt", writer="FailoverMiddleware")
-WATCHED = Key[bool]("tollway.watched", writer="the relay endpoint")
-OUTCOME = Key[Outcome]("tollway.outcome", writer="the relay endpoint")
-CHARGE = Key[Charge]("tollway.charge", writer="MeteringMiddleware")
+class RelayState(Struct):
+    """What is known of one request by now. Layers come by it with `state_of(scope)`."""
+
+    request_id: str = ""
+    started: float = 0.0
+    """`time.perf_counter()` at the door; 0.0 when nobody looked at the clock."""
+    operation: Operation | UnsetType | None = UNSET
+    """None: the path names no operation. Unset: nobody has looked yet."""
+    principal: Principal | None = None
+    call: Call | None = None
+    hold: Hold | None = None
+    plan: Plan | None = None
+    attempt: Attempt | None = None
+    watched: bool = False
+    outcome: Outcome | None = None
+    charge: Charge | None = None
+
+
+NAME = "tollway"
+
+
+def state_of(scope: MutableMapping[str, Any]) -> RelayState:
+    """The request's state, made by whoever asks first."""
+    try:
+        return scope["state"][NAME]
+    except KeyError:
+        state = RelayState()
+        if "state" not in scope:
+            scope["state"] = {}
+        scope["state"][NAME] = state
+        return state
+
+
+class MissingState(LookupError):
+    """A layer asked for a value that no layer before it has written. The message names the layer to add."""
+
+
+def missing(field: str, writer: str) -> NoReturn:
+    """For `state.call or missing("call", "IntakeMiddleware")`. Raises `MissingState`."""
+    raise MissingState(f"{field} is not set: put {writer} before this layer")

@@ -10,14 +10,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..adapters.errors import Forbidden, InsufficientQuota, Unauthenticated
 from .paths import address_of
 from .ports import TokenDirectory
-from .state import PRINCIPAL, Principal
+from .state import Principal, state_of
 
+KEY_HEADERS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"sec-websocket-protocol"})
 SUBPROTOCOL = b"openai-insecure-api-key."
 
 
 class TokenAuthMiddleware:
     """
-    Find out who calls, and refuse a key that may not. Writes PRINCIPAL.
+    Find out who calls, and refuse a key that may not. Writes `principal`.
 
     The key is read from `Authorization: Bearer`, `x-api-key`, `x-goog-api-key` or the WebSocket subprotocol
     `openai-insecure-api-key.<key>`; not from the query, which proxies write into their logs.
@@ -48,7 +49,7 @@ class TokenAuthMiddleware:
         if principal is None:
             raise Unauthenticated("This API key is not known.", headers=((b"www-authenticate", b"Bearer"),))
         check(principal, address_of(scope), self.clock())
-        PRINCIPAL.set(scope, principal)
+        state_of(scope).principal = principal
         await self.app(scope, receive, send)
 
 
@@ -56,14 +57,16 @@ def read_key(scope: Scope) -> str:
     """The key wherever the client put it; "" when there is none."""
     fallback = b""
     for name, value in scope["headers"]:
+        if name not in KEY_HEADERS:
+            continue
         if name == b"authorization":
             scheme, _, rest = value.partition(b" ")
             key = rest.strip() if scheme.lower() == b"bearer" else value.strip() if not rest else b""
             if key:
                 return key.decode("latin-1")
-        elif name in (b"x-api-key", b"x-goog-api-key"):
+        elif name != b"sec-websocket-protocol":
             fallback = value.strip()
-        elif name == b"sec-websocket-protocol" and SUBPROTOCOL in value:
+        elif SUBPROTOCOL in value:
             fallback = value.split(SUBPROTOCOL, 1)[1].split(b",", 1)[0].strip()
     return fallback.decode("latin-1")
 
@@ -82,7 +85,9 @@ def check(principal: Principal, address: str, now: float) -> None:
                 f"The group {principal.group!r} is not open to this API key's owner.", code="group_not_allowed"
             )
     if principal.expires_at is not None and principal.expires_at <= now:
-        raise Unauthenticated("This API key has expired.", code="expired_api_key")
+        raise Unauthenticated(
+            "This API key has expired.", code="expired_api_key", headers=((b"www-authenticate", b"Bearer"),)
+        )
     if principal.exhausted:
         raise InsufficientQuota("This API key's quota is used up.", code="token_quota_exhausted")
     if principal.networks and not is_inside(address, principal.networks):

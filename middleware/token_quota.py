@@ -3,15 +3,15 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .ports import Ledger
-from .state import HOLD, PRINCIPAL, REQUEST_ID
+from .state import missing, state_of
 
 
 class TokenQuotaMiddleware:
     """
     Refuse with 402 a caller whose user or token has nothing left; hold, for the others, what the request may cost.
 
-    Reads PRINCIPAL, writes HOLD. The hold is opened at 0: metering, further in, knows the price and sizes it. If nobody
-    settles it, it is released: a request that fails costs nothing, and no hold outlives its request.
+    Reads `principal`, writes `hold`. The hold is opened at 0: metering, further in, knows the price and sizes it. If
+    nobody settles it, it is released: a request that fails costs nothing, and no hold outlives its request.
 
     Place it inside token_auth and outside metering.
 
@@ -25,8 +25,9 @@ class TokenQuotaMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        hold = await self.ledger.open(PRINCIPAL.get(scope), REQUEST_ID.find(scope) or "")
-        HOLD.set(scope, hold)
+        state = state_of(scope)
+        principal = state.principal or missing("principal", "TokenAuthMiddleware")
+        hold = state.hold = await self.ledger.open(principal, state.request_id)
         try:
             await self.app(scope, receive, send)
         finally:

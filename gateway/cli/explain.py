@@ -104,7 +104,7 @@ def _call(arguments: Namespace) -> Call:
             body = _body(arguments.body)
             if model:
                 body = orjson.dumps({**read_document(body), "model": model})
-            call = read_call(operation, body, b"application/json", [], b"")
+            call = read_call(operation, body, b"application/json", (), "")
         except BadRequest as error:
             raise Usage(f"argument --body: {error.message}") from None
     found = parse_model(call.model)

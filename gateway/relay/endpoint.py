@@ -8,6 +8,9 @@ and providers is decided by the adapters; this file only moves bytes.
 
 import asyncio
 import time
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
@@ -17,21 +20,28 @@ from ...adapters.errors import GatewayError, UpstreamError, UpstreamGarbage, Ups
 from ...adapters.estimate import estimate_text
 from ...adapters.exchange import Exchange, ExchangeBuilder
 from ...adapters.outgoing import Headers
+from ...adapters.shapes import list_of
 from ...adapters.usage import read_usage
 from ...adapters.watch import StreamWatch, answer_text, first_document, has_error, has_event, read_answer
-from ...middleware.state import ATTEMPT, CALL, OUTCOME, REQUEST_ID, STARTED, WATCHED, Ending, Outcome
+from ...middleware.state import Attempt, Ending, Outcome, RelayState, missing, state_of
 from ..upstream.port import Incoming, Timeouts, Upstream
 from .hang_up import HangUps
 
 MOST_ERROR_BYTES = 1024 * 1024
+MOST_COMMENTS = 1024 * 1024
+"""Bytes of comments before a stream's first event: keep-alives of a slow model, not a way to fill the memory."""
 LINGER = 1.0
 """Seconds that a finished stream's connection may take to end, so that it can be used again."""
+FAREWELL = 2.0
+"""Seconds to wait for the usage of an answer that was whole when its client left."""
+BODILESS = frozenset({204, 205, 206})
+"""Statuses that say something about the body which is not true of the one that we send."""
 STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
 class RelayEndpoint:
     """
-    Performs the current ATTEMPT of the current CALL, and says in OUTCOME how the answer ended.
+    Performs the current `attempt` of the current `call`, and says in `outcome` how the answer ended.
 
     `most_bytes` bounds an answer that is held in memory. Raises `UpstreamError` before the first byte.
     """
@@ -48,14 +58,16 @@ class RelayEndpoint:
         self.exchanges = exchanges
         self.timeouts = timeouts
         self.most_bytes = most_bytes
-        self.hang_ups = HangUps()
+        self.hang_ups = HangUps(stall=timeouts.idle)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call, attempt = CALL.get(scope), ATTEMPT.get(scope)
-        exchange = self.exchanges.build(call, attempt.channel, attempt.candidate.key_index)
-        relay = _Relay(self, scope, send, exchange, attempt.channel.disconnect == "drain")
-        WATCHED.set(scope, True)
-        hang_up = self.hang_ups.watch(receive, relay.client_left)
+        state = state_of(scope)
+        call = state.call or missing("call", "IntakeMiddleware")
+        attempt = state.attempt or missing("attempt", "FailoverMiddleware")
+        channel = attempt.channel
+        exchange = self.exchanges.build(call, channel, attempt.candidate.key_index)
+        relay = _Relay(self, state, attempt, send, exchange, receive)
+        state.watched = True
         try:
             await relay.run()
         except asyncio.CancelledError:
@@ -67,7 +79,9 @@ class RelayEndpoint:
                 failure.retryable = False  # nobody waits for what another channel would say
             raise
         finally:
-            self.hang_ups.stop(hang_up)
+            self.hang_ups.stop(relay.hang_up)
+            if relay.farewell is not None:
+                relay.farewell.cancel()
             if relay.incoming is not None:
                 relay.incoming.close()
 
@@ -75,44 +89,73 @@ class RelayEndpoint:
 class _Relay:
     """One attempt."""
 
-    def __init__(self, endpoint: RelayEndpoint, scope: Scope, send: Send, exchange: Exchange, drain: bool) -> None:
+    incoming: Incoming | None = None
+    watch: StreamWatch | None = None
+    gone = False
+    stopped = False
+    """We have cancelled our own task because the client left."""
+    asked = False
+    """The request has begun to go out, so the upstream may charge for it."""
+    waited = 0.0
+    """Seconds spent waiting for the upstream."""
+    delivered = 0
+    """Tokens of plain text that have passed; those of events are the watch's to know."""
+    audio_bytes = 0
+    farewell: asyncio.TimerHandle | None = None
+
+    def __init__(
+        self,
+        endpoint: RelayEndpoint,
+        state: RelayState,
+        attempt: Attempt,
+        send: Send,
+        exchange: Exchange,
+        receive: Receive,
+    ) -> None:
         self.endpoint = endpoint
-        self.scope = scope
+        self.state = state
+        self.attempt = attempt
         self.send = send
         self.exchange = exchange
-        self.drain = drain
-        self.call = CALL.get(scope)
-        self.incoming: Incoming | None = None
-        self.watch: StreamWatch | None = None
-        self.gone = False
-        self.stopped = False
-        """We have cancelled our own task because the client left."""
-        self.asked = False
-        """The request has begun to go out, so the upstream may charge for it."""
-        self.waited = 0.0
+        self.operation = exchange.operation
         self.task = asyncio.current_task() or _no_task()
+        self.hang_up = endpoint.hang_ups.watch(receive, self)
 
     def client_left(self) -> None:
         self.gone = True
+        if self.attempt.channel.disconnect == "drain":
+            return
+        if self.watch is not None and self.watch.finished:
+            # The client has all of its answer, and may have left for that reason. What it cost is about to be said.
+            self.farewell = asyncio.get_running_loop().call_later(FAREWELL, self.give_up)
+        else:
+            self.give_up()
+
+    def give_up(self) -> None:
         # Once the outcome is told, the answer is only being sent and charged: that is never broken off.
-        if not self.drain and OUTCOME.find(self.scope) is None:
-            self.stopped = True
-            self.task.cancel()
+        if self.state.outcome is None:
+            self.stop()
+
+    def stop(self) -> None:
+        """Break off, even the sending: the client left, or takes nothing any more."""
+        self.gone = self.stopped = True
+        self.task.cancel()
 
     def sent(self) -> None:
         self.asked = True
 
     async def run(self) -> None:
-        endpoint, outgoing = self.endpoint, self.exchange.outgoing
+        endpoint = self.endpoint
         began = time.perf_counter()
-        incoming = self.incoming = await endpoint.upstream.send(outgoing, endpoint.timeouts, self.sent)
+        incoming = await endpoint.upstream.send(self.exchange.outgoing, endpoint.timeouts, self.sent)
+        self.incoming = incoming
         self.waited += time.perf_counter() - began
         if incoming.status >= 300:
             await self._refused(incoming)
         content_type = header(incoming.headers, b"content-type").lower()
         if content_type.startswith(b"text/event-stream"):
             await self._stream(incoming)
-        elif self.call.operation.media and not content_type.startswith(b"application/json"):
+        elif self.operation.media and not content_type.startswith(b"application/json"):
             await self._media(incoming, content_type)
         else:
             await self._document(incoming)
@@ -125,44 +168,65 @@ class _Relay:
 
     async def read_all(self, incoming: Incoming, most: int) -> bytes:
         """The whole body. Raises `UpstreamGarbage` when it is larger than `most` bytes."""
+        data = await self.read(incoming)
+        if incoming.complete and len(data) <= most:
+            rest = await incoming.read()
+            return data + rest if rest else data
         parts: list[bytes] = []
         size = 0
-        while data := await self.read(incoming):
+        while data:
             parts.append(data)
             size += len(data)
             if size > most:
                 raise UpstreamGarbage(f"The upstream's answer is larger than {most} bytes.")
+            data = await self.read(incoming)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _refused(self, incoming: Incoming) -> None:
         body = await self.read_all(incoming, MOST_ERROR_BYTES)
-        channel = ATTEMPT.get(self.scope).channel
-        raise refusal(channel, incoming.status, incoming.headers, body, now=time.time())
+        raise refusal(
+            self.attempt.channel,
+            incoming.status,
+            incoming.headers,
+            body,
+            now=time.time(),
+        )
 
     async def _document(self, incoming: Incoming) -> None:
         """A JSON answer: read whole, looked at, then sent whole."""
         body = await self.read_all(incoming, self.endpoint.most_bytes)
         answer = read_answer(body)
         usage = read_usage(answer)
-        data = answer.get("data")
-        images = len(data) if isinstance(data, list) and self.call.operation.name.startswith("images_") else 0  # pyright: ignore[reportUnknownArgumentType]
-        delivered = 0 if usage is not None else estimate_text(answer_text(answer))
+        delivered = 0 if usage is not None and usage.output_tokens else estimate_text(answer_text(answer))
+        images, seconds = 0, None
+        if self.operation.name.startswith("images_"):
+            images = len(list_of(answer.get("data")))
+        elif self.operation.media:
+            seconds = duration_of(answer)
         self.report(
-            "completed", Outcome("completed", usage, delivered, self.exchange.upstream_model, images, self.waited)
+            "completed",
+            Outcome(
+                "completed",
+                usage,
+                delivered,
+                self.exchange.upstream_model,
+                images=images,
+                seconds=seconds,
+                waited=self.waited,
+            ),
         )
-        await self._send_whole(incoming, body)
+        await self._start(incoming, [(b"content-length", b"%d" % len(body))])
+        self.hang_up.sending_since = time.monotonic()
+        await self.send({"type": "http.response.body", "body": body})
 
     async def _start(self, incoming: Incoming, more: Headers) -> None:
         headers = [*passed_headers(incoming.headers), *more]
-        started = STARTED.find(self.scope)
-        if started is not None:
+        started = self.state.started
+        if started:
             ours = time.perf_counter() - started - self.waited
             headers.append((b"x-tollway-overhead-ms", b"%.2f" % (ours * 1000)))
-        await self.send({"type": "http.response.start", "status": incoming.status, "headers": headers})
-
-    async def _send_whole(self, incoming: Incoming, body: bytes) -> None:
-        await self._start(incoming, [(b"content-length", b"%d" % len(body))])
-        await self.send({"type": "http.response.body", "body": body})
+        status = 200 if incoming.status in BODILESS else incoming.status
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _media(self, incoming: Incoming, content_type: bytes) -> None:
         """Sound or text: passed on as it comes."""
@@ -171,9 +235,14 @@ class _Relay:
             raise UpstreamGarbage("The upstream answered 200 with nothing.")
         if content_type.startswith(b"text/html"):
             raise UpstreamGarbage("The upstream answered 200 with a web page.")
+        is_text = content_type.startswith(b"text/")
         await self._start(incoming, [])
         try:
             while data:
+                if is_text:
+                    self.delivered += estimate_text(data.decode("utf-8", "replace"))
+                else:
+                    self.audio_bytes += len(data)
                 await self._pass(data)
                 data = await self.read(incoming)
         except UpstreamError:
@@ -185,7 +254,7 @@ class _Relay:
 
     async def _stream(self, incoming: Incoming) -> None:
         """Events: passed on as they come, from the first one that is no error."""
-        watch = StreamWatch(self.call.operation.ends, strip_usage=self.exchange.strip_usage)
+        watch = StreamWatch(self.operation.ends, strip_usage=self.exchange.strip_usage)
         passed = await self._first_events(incoming, watch)
         self.watch = watch
         await self._start(incoming, STREAM_HEADERS)
@@ -204,28 +273,40 @@ class _Relay:
         except UpstreamError as error:
             passed, failure = b"", error
         if failure is not None:
-            passed += error_event(failure, REQUEST_ID.find(self.scope) or "")
+            passed += error_event(failure, self.state.request_id)
         self.report("completed" if watch.ended and not watch.failed else "failed" if watch.failed else "truncated")
+        self.hang_up.sending_since = time.monotonic()
         await self.send({"type": "http.response.body", "body": passed, "more_body": False})
+        self.hang_up.sending_since = 0.0
         if failure is None:
             await self._linger(incoming)
 
     async def _first_events(self, incoming: Incoming, watch: StreamWatch) -> bytes:
         """Everything up to the first event with data. Raises `UpstreamError` if that is an error, or none comes."""
-        passed = b""
-        while not has_event(passed):
+        comments: list[bytes] = []
+        size = 0
+        while True:
             data = await self.read(incoming)
-            passed += watch.feed(data) if data else watch.finish()
-            if not data and not has_event(passed):
+            events = watch.feed(data) if data else watch.finish()
+            if has_event(events):
+                break
+            if not data:
                 raise UpstreamTruncated("The upstream's stream ended before its first event.")
-        document = first_document(passed)
-        if document is not None and has_error(document):
-            raise UpstreamGarbage("The upstream's stream began with an error.")
-        return passed
+            comments.append(events)
+            size += len(events)
+            if size > MOST_COMMENTS:
+                raise UpstreamGarbage("The upstream's stream began with more than 1 MiB of comments.")
+        if b'"error"' in events:
+            document = first_document(events)
+            if document is not None and has_error(document):
+                raise UpstreamGarbage("The upstream's stream began with an error.")
+        return b"".join((*comments, events)) if comments else events
 
     async def _pass(self, data: bytes) -> None:
         if not self.gone:
+            self.hang_up.sending_since = time.monotonic()
             await self.send({"type": "http.response.body", "body": data, "more_body": True})
+            self.hang_up.sending_since = 0.0
 
     async def _linger(self, incoming: Incoming) -> None:
         """Read what little follows the end mark, so that the connection can be used again."""
@@ -243,14 +324,33 @@ class _Relay:
 
     def report(self, ending: Ending, outcome: Outcome | None = None) -> None:
         """Say how the answer ended, unless that has been said, or nothing was asked."""
-        if OUTCOME.find(self.scope) is not None or not self.asked:
+        if self.state.outcome is not None or not self.asked:
             return
         if outcome is None:
-            watch = self.watch
-            usage = watch.usage if watch is not None else None
-            delivered = watch.delivered_tokens() if watch is not None and usage is None else 0
-            outcome = Outcome(ending, usage, delivered, self.exchange.upstream_model, 0, self.waited)
-        OUTCOME.set(self.scope, outcome)
+            watch, usage, delivered = self.watch, None, self.delivered
+            if watch is not None:
+                usage = watch.usage
+                if usage is None or not usage.output_tokens or not watch.ended:
+                    delivered = watch.delivered_tokens()
+            outcome = Outcome(
+                ending,
+                usage,
+                delivered,
+                self.exchange.upstream_model,
+                audio_bytes=self.audio_bytes,
+                waited=self.waited,
+            )
+        self.state.outcome = outcome
+
+
+def duration_of(answer: Mapping[str, Any]) -> Decimal | None:
+    """How long a recording was, in seconds, where a transcription tells (`verbose_json`); some write it as text."""
+    duration = answer.get("duration")
+    try:
+        seconds = Decimal(str(duration)) if isinstance(duration, str | float | int) else None
+    except ArithmeticError:
+        return None
+    return seconds if seconds is not None and seconds.is_finite() and 0 < seconds < 1_000_000 else None
 
 
 def _no_task() -> "asyncio.Task[None]":

@@ -10,7 +10,7 @@ from ...adapters.operations import MODEL_PREFIX
 from ...adapters.registry import PROVIDERS
 from ...middleware.memory import MemoryChannelPool
 from ...middleware.paths import route_path
-from ...middleware.state import PRINCIPAL, Principal
+from ...middleware.state import Principal, missing, state_of
 
 CREATED = 1626777600
 """One date for every model: vendors' own are not known, and clients want a number."""
@@ -23,7 +23,7 @@ class ModelsEndpoint:
         self.pool = pool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        principal = PRINCIPAL.get(scope)
+        principal = state_of(scope).principal or missing("principal", "TokenAuthMiddleware")
         path = route_path(scope)
         models = self._models(principal)
         if path.startswith(MODEL_PREFIX):

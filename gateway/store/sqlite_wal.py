@@ -11,6 +11,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -30,8 +31,15 @@ CACHE_KIB = 4096
 
 
 def create_private(path: str) -> None:
-    """Create an empty file that only its owner may read, unless there is one. SQLite gives -wal and -shm its mode."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    """
+    Create an empty file that only its owner may read, unless there is one. SQLite gives -wal and -shm its mode.
+
+    A file that is there is not opened: closing it again would drop every lock that this process holds on it (POSIX),
+    and the next process to close the database would take the log from under us ("How To Corrupt An SQLite Database
+    File", 2.2).
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _connect(path: str, busy_timeout_ms: int) -> sqlite3.Connection:

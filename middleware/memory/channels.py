@@ -60,7 +60,12 @@ class MemoryChannelPool:
                 self.health.forget(channel.id)
 
     def plan(
-        self, principal: Principal, models: tuple[str, ...], operation: Operation, *, affinity: int | None
+        self,
+        principal: Principal,
+        models: tuple[str, ...],
+        operation: Operation,
+        *,
+        affinity: Callable[[], int | None] | None = None,
     ) -> Plan:
         options = self.options.current
         self._retries.request(options.retry_share)
@@ -78,7 +83,8 @@ class MemoryChannelPool:
                 f"The model {models[0]!r} does not exist or is not open to you.", param="model", code="model_not_found"
             )
         now = self._clock()
-        preferred = self.affinity.place(affinity, now) if affinity is not None and options.affinity_seconds else None
+        conversation = affinity() if affinity is not None and options.affinity_seconds else None
+        preferred = self.affinity.place(conversation, now) if conversation is not None else None
         candidates, exclusions = make_plan(
             channels,
             model=model,
@@ -95,10 +101,13 @@ class MemoryChannelPool:
         if only_one and len(self._only) < MOST_ROUTES:
             only = self._only[key] = Plan(candidates, model)
             return only
-        return Plan(candidates, model, affinity)
+        return Plan(candidates, model, conversation)
 
     def enter(self, candidate: Candidate, model: str) -> bool:
         return self.health.enter(candidate, model, self._clock())
+
+    def began(self, candidate: Candidate, model: str) -> None:
+        self.health.began(candidate, model)
 
     def succeeded(self, candidate: Candidate, model: str, *, affinity: int | None) -> None:
         self.health.succeeded(candidate, model)

@@ -19,6 +19,7 @@ class MemoryLimiter:
         self._clock = clock
         self._arrivals: dict[str, float] = {}
         self._places: dict[str, int] = {}
+        self._prune_above = PRUNE_ABOVE
 
     async def take(self, key: str, *, limit: int, period: float, cost: int = 1) -> Taken:
         now = self._clock()
@@ -52,6 +53,8 @@ class MemoryLimiter:
             self._places.pop(key, None)
 
     def _store(self, key: str, arrival: float, now: float) -> None:
-        if len(self._arrivals) > PRUNE_ABOVE:
+        if len(self._arrivals) > self._prune_above:
             self._arrivals = {key: each for key, each in self._arrivals.items() if each > now}
+            # When nearly all are still in use, looking through them again for each request would find no more.
+            self._prune_above = max(PRUNE_ABOVE, 2 * len(self._arrivals))
         self._arrivals[key] = arrival

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from typing import Any, cast
 
 from ...adapters.call import Call
+from ...adapters.shapes import object_of
 
 MOST_ENTRIES = 100_000
 BEGINNING = 512
@@ -29,9 +30,10 @@ def conversation(call: Call, token_id: int) -> int | None:
 
 def _beginning(message: Any) -> str:
     content = message.get("content") if isinstance(message, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    if isinstance(content, str):
-        return content[:BEGINNING]
-    return repr(content[:1])[:BEGINNING] if isinstance(content, list) else ""  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(content, list) and content:  # of a message in parts, the first one
+        part = object_of(content[0])  # pyright: ignore[reportUnknownArgumentType]
+        content = part.get("text") or object_of(part.get("image_url")).get("url")
+    return content[:BEGINNING] if isinstance(content, str) else ""
 
 
 class Affinity:

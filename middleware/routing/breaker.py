@@ -76,6 +76,8 @@ class Breaker:
         self, now: float, rules: BreakerRules, who: object = ANYBODY, *, retry_after: float | None = None
     ) -> bool:
         """Count a failure; True when it opened the breaker. `retry_after` (seconds) opens it at once, for that long."""
+        if retry_after is not None and retry_after <= 0:  # "at once" is no reason to wait
+            retry_after = None
         was_probe = self.probe is who
         if self.until and not was_probe and retry_after is None:
             return False

@@ -40,6 +40,13 @@ class Health:
         breaker = self._breakers.get((candidate.channel.id, candidate.key_index, model))
         return breaker is None or breaker.enter(now, candidate)
 
+    def began(self, candidate: Candidate, model: str) -> None:
+        """An answer has begun. That is all that a probe has to show; it does not wipe out failures in mid-answer."""
+        if self._breakers:
+            breaker = self._breakers.get((candidate.channel.id, candidate.key_index, model))
+            if breaker is not None and breaker.until:
+                breaker.succeeded(candidate)
+
     def succeeded(self, candidate: Candidate, model: str) -> None:
         if not self._breakers:
             return

@@ -1,17 +1,17 @@
 """Estimates without a tokenizer: on the high side, quick, and never an accident."""
 
 import time
-from decimal import Decimal
+from base64 import b64encode
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tollway.adapters.call import Call
-from tollway.adapters.estimate import estimate_call, estimate_input, estimate_text, estimate_usage
+from tollway.adapters.estimate import estimate_call, estimate_input, estimate_text
 from tollway.adapters.operations import BY_PATH
-from tollway.config.pricing import Usage
 
 steady = settings(derandomize=True, deadline=None, max_examples=200)
 
@@ -60,7 +60,7 @@ BARE = estimate_input(message(""))
             id="an image is flat",
         ),
         pytest.param(
-            message([{"type": "input_audio", "input_audio": {"data": "A" * 4000}}]), 11, id="audio by its length"
+            message([{"type": "input_audio", "input_audio": {"data": "A" * 4000}}]), 10, id="audio by its length"
         ),
         pytest.param(
             message([{"type": "input_audio", "input_audio": {"id": "a"}}]), 4096, id="audio that is not there"
@@ -165,50 +165,60 @@ def test_a_hold_covers_what_a_closer_look_finds(document: dict[str, Any]) -> Non
     assert estimate_call(call("/v1/chat/completions", document)) >= estimate_input(document)
 
 
-def test_a_form_is_not_estimated() -> None:
-    assert estimate_call(call("/v1/images/edits", {"prompt": "x" * 999}, body=b"form")) == 0
+@pytest.mark.parametrize("field", ["functions", "tools", "response_format", "prediction", "anything_new"])
+def test_text_counts_wherever_it_stands(field: str) -> None:
+    document = message("hi") | {field: [{"name": "f", "description": "word " * 200_000}]}
+    assert estimate_input(document) > 200_000
+    assert estimate_call(call("/v1/chat/completions", document)) > 300_000
 
 
 @pytest.mark.parametrize(
-    ("asked", "images", "usage"),
+    "more", [{"name": "word " * 1000}, {"reasoning_content": "word " * 1000}], ids=lambda m: str(*m)
+)
+def test_text_counts_beside_a_messages_content(more: dict[str, str]) -> None:
+    assert estimate_input(message("hi", **more)) > 1000
+
+
+def test_what_no_model_reads_does_not_count() -> None:
+    document = message("hi") | {"model": "gpt-4o", "temperature": 0.5, "user": "u" * 64, "metadata": {"a": "b" * 500}}
+    assert estimate_input(document) == estimate_input(message("hi"))
+
+
+WAVE = b64encode(
+    b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0" + (16_000).to_bytes(4, "little") + b"\0\0\0\0\2\0\x10\0"
+).decode()
+
+
+@pytest.mark.parametrize(
+    ("part", "tokens"),
     [
+        pytest.param({"type": "input_audio", "input_audio": {"data": "A" * 3_000_000}}, 7_500, id="compressed sound"),
         pytest.param(
-            call("/v1/images/generations", {"size": "1024x1792", "quality": "hd"}),
-            2,
-            Usage(images=2, image_size="1024x1792", image_quality="hd"),
-            id="images as they came",
+            {"type": "input_audio", "input_audio": {"data": WAVE + "A" * (128_000 - len(WAVE))}}, 30, id="3 s of WAV"
         ),
-        pytest.param(call("/v1/images/generations", {"size": 5}), 1, Usage(images=1), id="a size that is none"),
+        pytest.param({"type": "file", "file": {"file_data": "A" * 300_000}}, 75_000, id="a file of text"),
         pytest.param(
-            call("/v1/audio/speech", {"input": "four"}, model="tts-1"),
-            0,
-            Usage(input_tokens=4),
-            id="speech by characters",
+            {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi" + "A" * 3_199_966}},
+            200_000,
+            id="a PDF",
         ),
-        pytest.param(
-            call("/v1/audio/speech", {"input": "four"}, model="gpt-4o-mini-tts"),
-            0,
-            Usage(input_tokens=4, estimated=True),
-            id="speech that is priced by tokens",
-        ),
-        pytest.param(
-            call("/v1/audio/transcriptions", {}, body=b"x" * 32_000),
-            0,
-            Usage(seconds=Decimal(2), output_tokens=5, estimated=True),
-            id="transcription by length",
-        ),
-        pytest.param(
-            call("/v1/embeddings", {"input": "1234567"}),
-            0,
-            Usage(input_tokens=5, output_tokens=5, estimated=True),
-            id="anything else",
-        ),
+        pytest.param({"type": "file", "file": {"file_data": "A" * 30_000_000}}, 262_144, id="as much as is ever taken"),
+        pytest.param({"type": "input_file", "file_id": "f"}, 4096, id="a file by its id"),
     ],
 )
-def test_what_a_call_used_when_nobody_says(asked: Call, images: int, usage: Usage) -> None:
-    assert estimate_usage(asked, delivered_tokens=5, images=images) == usage
+def test_media_goes_by_its_length_and_not_by_its_letters(part: dict[str, Any], tokens: int) -> None:
+    document = message([part])
+    assert estimate_input(document) - BARE == tokens
+    assert tokens <= estimate_call(call("/v1/chat/completions", document)) <= tokens + 100
+
+
+def test_a_picture_in_disguise_is_held_for_as_one() -> None:
+    part = rb'{"type":"image_url","image\u005furl":{"url":"data:image/png;base64,QUJD"}}'
+    body = rb'{"messages":[{"role":"user","content":[%b]}]}' % b",".join([part] * 20)
+    body = body.replace(b'"image_url"', rb'"image\u005furl"')
+    asked = call("/v1/chat/completions", orjson.loads(body))
+    assert estimate_call(replace(asked, body=body)) > 20 * 1105
 
 
 def test_surrogates_that_stand_alone_are_counted() -> None:
     assert estimate_input(message("\ud800\udfff")) > BARE
-    assert estimate_usage(call("/v1/audio/speech", {"input": ""}), delivered_tokens=0, images=0).input_tokens == 0

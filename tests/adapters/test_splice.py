@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tollway.adapters.errors import BadRequest
-from tollway.adapters.splice import REMOVE, Duplicate, check_duplicates, fields_of, splice
+from tollway.adapters.splice import REMOVE, Duplicate, check_duplicates, fields_of, only_string, splice
 
 steady = settings(derandomize=True, deadline=None, max_examples=200)
 
@@ -200,7 +200,7 @@ def test_fragments_go_in_as_they_are() -> None:
     assert splice(body, orjson.loads(body), {"a": fragment}) == b'{"a":{"big" : 18446744073709551616}}'
 
 
-WEIGHTY = tuple((name, b'"%b"' % name.encode()) for name in ("model", "stream", "max_tokens"))
+WEIGHTY = {name: b'"%b"' % name.encode() for name in ("model", "stream", "max_tokens")}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,28 @@ def test_deep_nesting_is_edited_or_refused(depth: int) -> None:
     with suppress(BadRequest):
         assert splice(body, document, {"a": 1, "model": "y"}) == b'{"model":"y","model2":"m","a":1}'
     # The model alone can be found without a look at the rest.
-    assert splice(body, document, {"model": "y"}) == body.replace(b'"x"', b'"y"')
+    span = only_string(body, "model", "x")
+    assert splice(body, document, {"model": "y"}, model_span=span) == body.replace(b'"x"', b'"y"')
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        pytest.param('{"model":"x","a":1}', True, id="plain"),
+        pytest.param('{"a":1,"model": "x"}', True, id="a blank"),
+        pytest.param('{"model":"ä","a":1}', True, id="beyond ASCII"),
+        pytest.param('{"model" :"x"}', False, id="unusual white space"),
+        pytest.param('{"model":"\\u0078"}', False, id="an escape in the value"),
+        pytest.param('{"\\u006dodel":"x","user":"model"}', False, id="an escape in the key"),
+        pytest.param('{"a":{"model":"x"},"model":"x"}', False, id="another one inside"),
+    ],
+)
+def test_a_plain_string_is_found_without_a_scan(body: str, found: bool) -> None:
+    value = orjson.loads(body)["model"]
+    span = only_string(body.encode(), "model", value)
+    assert (span is not None) is found
+    if span is not None:
+        assert orjson.loads(body.encode()[slice(*span)]) == value
 
 
 def milliseconds(work: Callable[[], object]) -> float:

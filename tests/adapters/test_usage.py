@@ -7,7 +7,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tollway.adapters.usage import MOST_TOKENS, read_usage, usage_from
+from tollway.adapters.usage import MOST_TOKENS, merge_usage, read_usage, usage_from
 from tollway.config.pricing import Usage
 
 REPORTED = [
@@ -91,6 +91,38 @@ REPORTED = [
     pytest.param({"prompt_tokens": 8, "total_tokens": 8}, Usage(input_tokens=8), id="embeddings"),
     pytest.param({"total_tokens": 8}, Usage(input_tokens=8), id="a total alone"),
     pytest.param({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, Usage(), id="nothing used"),
+    pytest.param(
+        {
+            "prompt_tokens": 19,
+            "completion_tokens": 10,
+            "total_tokens": 29,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        },
+        Usage(input_tokens=19, output_tokens=10),
+        id="OpenAI, details of nothing",
+    ),
+    pytest.param(
+        {
+            "prompt_tokens": 500,
+            "completion_tokens": 12,
+            "prompt_cache_hit_tokens": 448,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 5},
+        },
+        Usage(input_tokens=500, output_tokens=12, cached_tokens=448, reasoning_tokens=5),
+        id="cached tokens that the details do not know",
+    ),
+    pytest.param(
+        {
+            "prompt_tokens": 5,
+            "completion_tokens": 3,
+            "prompt_tokens_details": {"cached_tokens": 900},
+            "completion_tokens_details": {"reasoning_tokens": 900},
+        },
+        Usage(input_tokens=5, output_tokens=3, cached_tokens=5, reasoning_tokens=3),
+        id="parts beyond their wholes",
+    ),
     pytest.param(
         {"prompt_tokens": 5, "completion_tokens": 3, "prompt_tokens_details": None, "completion_tokens_details": None},
         Usage(input_tokens=5, output_tokens=3),
@@ -196,3 +228,20 @@ def test_no_report_is_a_credit_or_an_accident(reported: dict[str, Any]) -> None:
     assert 0 <= usage.seconds < MOST_TOKENS
     assert all(0 <= part <= usage.input_tokens for part in parts_in)
     assert all(0 <= part <= usage.output_tokens for part in parts_out)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "merged"),
+    [
+        pytest.param(Usage(10, 5), Usage(10, 5), Usage(10, 5), id="told twice"),
+        pytest.param(Usage(10, 5, cached_tokens=8), Usage(), Usage(10, 5, cached_tokens=8), id="zeros at the end"),
+        pytest.param(Usage(10, 0), Usage(0, 7), Usage(10, 7), id="a half each"),
+        pytest.param(
+            Usage(10, 2), Usage(10, 9, reasoning_tokens=3), Usage(10, 9, reasoning_tokens=3), id="a sum grows"
+        ),
+        pytest.param(Usage(seconds=Decimal(3)), Usage(1, 1), Usage(1, 1, seconds=Decimal(3)), id="seconds and tokens"),
+        pytest.param(Usage(1, 1, estimated=True), Usage(2, 2), Usage(2, 2, estimated=True), id="an estimate stays one"),
+    ],
+)
+def test_reports_of_one_answer_together(earlier: Usage, later: Usage, merged: Usage) -> None:
+    assert merge_usage(earlier, later) == merge_usage(later, earlier) == merged

@@ -53,6 +53,13 @@ def test_a_hold_is_the_exact_one(price: Price, prompt: int, output: int, images:
     assert held == reserve_quota(prompt, output, price, ratio, images=images)
 
 
+@settings(max_examples=200, deadline=None)
+@given(price=prices(), usage=usages(), ratio=ratios)
+def test_a_hold_for_a_usage_covers_its_charge_and_no_more(price: Price, usage: Usage, ratio: Decimal) -> None:
+    tariff = Tariff(price, ratio)
+    assert 0 <= tariff.cover(usage) - quota_for(usage, price, ratio)[0] <= 1
+
+
 def test_a_hold_for_pictures_goes_by_their_size_and_quality() -> None:
     sizes = {"default": Decimal("0.04"), "1792x1024/hd": Decimal("0.12")}
     tariff = Tariff(Price("p", per_image=sizes), Decimal(1))

@@ -1,5 +1,6 @@
 """The channels in memory: what failures and successes do to the plans that follow."""
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -33,7 +34,7 @@ class Pool(MemoryChannelPool):
             **given,
         )
 
-    def ask(self, affinity: int | None = None, model: str = MODEL) -> Plan:
+    def ask(self, affinity: Callable[[], int | None] | None = None, model: str = MODEL) -> Plan:
         return self.plan(ALICE, (model,), CHAT, affinity=affinity)
 
     def fail(self, candidate: Candidate, failure: UpstreamError, times: int = 1) -> None:
@@ -189,17 +190,17 @@ def test_a_conversation_stays_where_it_was_served() -> None:
     pool = Pool(one, two)
     pool.succeeded(Candidate(two, 1), MODEL, affinity=77)
     for _ in range(30):
-        assert places(pool.ask(affinity=77).candidates)[0] == (2, 1)
-    assert len({places(pool.ask(affinity=78).candidates)[0] for _ in range(60)}) > 1
+        assert places(pool.ask(affinity=lambda: 77).candidates)[0] == (2, 1)
+    assert len({places(pool.ask(affinity=lambda: 78).candidates)[0] for _ in range(60)}) > 1
     pool.now += 3600.0
-    assert len({places(pool.ask(affinity=77).candidates)[0] for _ in range(60)}) > 1
+    assert len({places(pool.ask(affinity=lambda: 77).candidates)[0] for _ in range(60)}) > 1
 
 
 def test_conversations_are_not_followed_where_that_is_off() -> None:
     one, two = channel(1), channel(2)
     pool = Pool(one, two, options=QUIET)
     pool.succeeded(Candidate(two, 0), MODEL, affinity=77)
-    assert {ids(pool.ask(affinity=77).candidates)[0] for _ in range(60)} == {1, 2}
+    assert {ids(pool.ask(affinity=lambda: 77).candidates)[0] for _ in range(60)} == {1, 2}
 
 
 def test_retries_are_a_share_of_the_plans_made() -> None:

@@ -7,7 +7,7 @@ from tollway.adapters.errors import GatewayError
 from tollway.config.channel import Channel, ChannelStatus, ChannelType
 from tollway.middleware.channel_select import ChannelSelectMiddleware
 from tollway.middleware.memory import MemoryChannelPool
-from tollway.middleware.state import CALL, PLAN, PRINCIPAL, Candidate, MissingState, Plan, Principal
+from tollway.middleware.state import Candidate, MissingState, Plan, Principal, state_of
 
 from .inner import ALICE, IMAGES, Client, Inside, call_of, channel, ids, scope_of, status_failure
 
@@ -22,11 +22,11 @@ async def planned(
     **call: object,
 ) -> Plan:
     scope, client = scope_of(), Client()
-    CALL.set(scope, call_of(model, base_model=base_model or model, **call))
+    state_of(scope).call = call_of(model, base_model=base_model or model, **call)
     if principal is not None:
-        PRINCIPAL.set(scope, principal)
+        state_of(scope).principal = principal
     await ChannelSelectMiddleware(Inside(), pool=pool)(scope, client.receive, client.send)
-    return PLAN.get(scope)
+    return state_of(scope).plan
 
 
 async def test_the_plan_is_handed_on() -> None:

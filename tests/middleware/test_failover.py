@@ -12,7 +12,7 @@ from tollway.config.live import Live
 from tollway.config.options import Options
 from tollway.middleware.failover import FailoverMiddleware
 from tollway.middleware.memory import MemoryChannelPool
-from tollway.middleware.state import ATTEMPT, OUTCOME, PLAN, PRINCIPAL, Candidate, Ending, Outcome, Plan, Principal
+from tollway.middleware.state import Candidate, Ending, Outcome, Plan, Principal, state_of
 
 from .inner import ALICE, Client, Message, broken, channel, scope_of, status_failure
 
@@ -65,9 +65,9 @@ class Walk:
         self.pool = pool or Pool(*channels)
         self.client = Client()
         self.scope = scope_of()
-        PRINCIPAL.set(self.scope, principal)
+        state_of(self.scope).principal = principal
         candidates = tuple(Candidate(each, key) for each in channels for key in range(len(each.keys)))
-        PLAN.set(self.scope, Plan(candidates, MODEL))
+        state_of(self.scope).plan = Plan(candidates, MODEL)
         self.layer = FailoverMiddleware(
             self.inside, pool=self.pool, options=Live(options), sleep=self.sleep, random=Random(7)
         )
@@ -76,7 +76,7 @@ class Walk:
         self.pauses.append(seconds)
 
     async def inside(self, scope: Message, receive: Any, send: Any) -> None:
-        attempt = ATTEMPT.get(scope)
+        attempt = state_of(scope).attempt
         self.tried.append((attempt.number, attempt.channel.id, attempt.candidate.key_index))
         step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
         if self.byte_first or not isinstance(step, BaseException):
@@ -84,7 +84,7 @@ class Walk:
         if isinstance(step, BaseException):
             raise step
         if step is not None:
-            OUTCOME.set(scope, Outcome(step, None))
+            state_of(scope).outcome = Outcome(step, None)
         await send({"type": "http.response.body", "body": b"done"})
 
     async def run(self) -> "Walk":
@@ -222,7 +222,7 @@ async def test_half_open_lets_exactly_one_of_many_requests_through() -> None:
 
     async def request() -> None:
         scope, client = scope_of(), Client()
-        PLAN.set(scope, Plan((Candidate(one, 0),), MODEL))
+        state_of(scope).plan = Plan((Candidate(one, 0),), MODEL)
         await FailoverMiddleware(inside, pool=pool)(scope, client.receive, client.send)
 
     requests = [asyncio.create_task(request()) for _ in range(20)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tollway.adapters.errors import ClientError
 from tollway.middleware.intake import IntakeMiddleware
-from tollway.middleware.state import CALL
+from tollway.middleware.state import state_of
 
 from .inner import CHAT, Client, Inside, Message, read_all, scope_of
 
@@ -36,7 +36,7 @@ async def refused(scope: Message, client: Client, **given: Any) -> ClientError:
 
 
 async def taken(scope: Message, client: Client, **given: Any) -> bytes:
-    """What the app inside reads; the scope then holds CALL."""
+    """What the app inside reads; the state then holds the call."""
     bodies: list[bytes] = []
 
     async def inside(scope: Any, receive: Any, send: Any) -> None:
@@ -186,7 +186,7 @@ async def test_json_may_be_spelled_with_parameters_and_capitals(content_type: by
 async def test_a_compressed_body_is_read_and_handed_on_plain(coding: bytes, packed: bytes) -> None:
     scope = scope_of(CHAT.path, JSON, (b"content-encoding", coding))
     assert await taken(scope, Client.sending(packed[:5], packed[5:])) == GOOD
-    assert CALL.get(scope).body == GOOD
+    assert state_of(scope).call.body == GOOD
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ async def test_other_requests_pass_unread(scope: Message) -> None:
     await IntakeMiddleware(inside)(scope, client.receive, client.send)
     assert inside.calls == 1
     assert client.received == 0
-    assert CALL.find(scope) is None
+    assert state_of(scope).call is None
 
 
 @pytest.mark.parametrize(
@@ -282,15 +282,16 @@ async def test_other_requests_pass_unread(scope: Message) -> None:
         pytest.param({}, None, id="none"),
         pytest.param({"max_tokens": 7}, 7, id="the old name"),
         pytest.param({"max_completion_tokens": 9}, 9, id="the new name"),
-        pytest.param({"max_tokens": 7, "max_completion_tokens": 9}, 9, id="the new name before the old"),
+        pytest.param({"max_tokens": 7, "max_completion_tokens": 9}, 9, id="the larger of both"),
+        pytest.param({"max_tokens": 9, "max_completion_tokens": 1}, 9, id="whichever that is"),
         pytest.param({"max_tokens": 7, "max_completion_tokens": None}, 7, id="null is absent"),
-        pytest.param({"max_tokens": 7, "max_completion_tokens": 0}, 0, id="0 is a limit"),
+        pytest.param({"max_tokens": 7, "max_completion_tokens": 0}, 7, id="0 is no limit"),
     ],
 )
 async def test_the_output_limit(fields: dict[str, Any], limit: int | None) -> None:
     scope = scope_of(CHAT.path, JSON)
     await taken(scope, Client.sending(json.dumps({**json.loads(GOOD), **fields}).encode()))
-    assert CALL.get(scope).output_limit == limit
+    assert state_of(scope).call.output_limit == limit
 
 
 async def test_the_call_says_what_was_asked() -> None:
@@ -309,7 +310,7 @@ async def test_the_call_says_what_was_asked() -> None:
     )
     body = chat(b'"stream": true, "n": 3')
     await taken(scope, Client.sending(body))
-    call = CALL.get(scope)
+    call = state_of(scope).call
     assert (call.operation, call.model, call.base_model) == (CHAT, "gpt-4o", "gpt-4o")
     assert (call.stream, call.choices, call.body, call.query) == (True, 3, body, "api-version=1")
     assert call.document == json.loads(body)
@@ -326,13 +327,13 @@ async def test_the_call_says_what_was_asked() -> None:
 async def test_an_absent_model_means_the_documented_default(path: str, body: bytes, model: str) -> None:
     scope = scope_of(path, JSON)
     await taken(scope, Client.sending(body))
-    assert CALL.get(scope).model == model
+    assert state_of(scope).call.model == model
 
 
 async def test_an_operation_is_found_below_a_mount() -> None:
     scope = {**scope_of("/api/v1/chat/completions", JSON), "root_path": "/api"}
     await taken(scope, Client.sending(GOOD))
-    assert CALL.get(scope).operation is CHAT
+    assert state_of(scope).call.operation is CHAT
 
 
 FORM = (b"content-type", b"multipart/form-data; boundary=edge")
@@ -351,7 +352,7 @@ async def test_a_form_is_read_and_handed_on_byte_by_byte() -> None:
     scope = scope_of(TRANSCRIPTIONS, FORM)
     body = SOUND + MODEL + field(b"stream", b"true") + END
     assert await taken(scope, Client.sending(body)) == body
-    call = CALL.get(scope)
+    call = state_of(scope).call
     assert (call.model, call.stream, call.choices, call.is_form) == ("whisper-1", True, 1, True)
     assert call.model_span is not None
     assert body[slice(*call.model_span)] == b"whisper-1"

@@ -2,7 +2,7 @@
 
 import pytest
 from tollway.middleware.model_suffix import ModelSuffixMiddleware
-from tollway.middleware.state import CALL
+from tollway.middleware.state import state_of
 
 from .inner import Client, Inside, call_of, scope_of
 
@@ -34,9 +34,9 @@ pytestmark = pytest.mark.anyio
 async def test_the_suffix_becomes_the_effort(model: str, base_model: str, effort: str | None) -> None:
     scope, client, inside = scope_of(), Client(), Inside()
     before = call_of(model, output_limit=7, body=b"{}")
-    CALL.set(scope, before)
+    state_of(scope).call = before
     await ModelSuffixMiddleware(inside)(scope, client.receive, client.send)
-    call = CALL.get(scope)
+    call = state_of(scope).call
     assert (call.model, call.base_model, call.effort) == (model, base_model, effort)
     assert (call.output_limit, call.body, call.document) == (7, b"{}", before.document)
     assert inside.calls == 1

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tollway.adapters.errors import InsufficientQuota
 from tollway.middleware.memory import MemoryLedger
-from tollway.middleware.state import HOLD, PRINCIPAL, REQUEST_ID, Hold, MissingState, Principal
+from tollway.middleware.state import Hold, MissingState, Principal, state_of
 from tollway.middleware.token_quota import TokenQuotaMiddleware
 
 from .inner import ALICE, Client, Inside, Message, scope_of
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 def from_alice() -> Message:
     scope = scope_of()
-    PRINCIPAL.set(scope, ALICE)
+    state_of(scope).principal = ALICE
     return scope
 
 
@@ -25,7 +25,7 @@ async def test_the_app_inside_finds_an_open_hold() -> None:
     held: list[int] = []
 
     async def inside(scope: Any, receive: Any, send: Any) -> None:
-        await HOLD.get(scope).reserve(60)
+        await state_of(scope).hold.reserve(60)
         held.append(ledger.users[1].held)
 
     await TokenQuotaMiddleware(inside, ledger=ledger)(from_alice(), client.receive, client.send)
@@ -43,7 +43,7 @@ async def test_a_success_that_nobody_settled_costs_nothing() -> None:
     ledger, client = MemoryLedger(users={1: 100}), Client()
 
     async def inside(scope: Any, receive: Any, send: Any) -> None:
-        await HOLD.get(scope).reserve(60)
+        await state_of(scope).hold.reserve(60)
 
     await TokenQuotaMiddleware(inside, ledger=ledger)(from_alice(), client.receive, client.send)
     assert (ledger.users[1].available, ledger.users[1].held) == (100, 0)
@@ -54,7 +54,7 @@ async def test_the_hold_is_released_when_the_app_inside_raises(failure: type[Bas
     ledger, client = MemoryLedger(users={1: 100}), Client()
 
     async def inside(scope: Any, receive: Any, send: Any) -> None:
-        await HOLD.get(scope).reserve(60)
+        await state_of(scope).hold.reserve(60)
         raise failure
 
     with pytest.raises(failure):
@@ -67,7 +67,7 @@ async def test_the_hold_is_released_when_the_request_is_cancelled() -> None:
     reserved = asyncio.Event()
 
     async def inside(scope: Any, receive: Any, send: Any) -> None:
-        await HOLD.get(scope).reserve(60)
+        await state_of(scope).hold.reserve(60)
         reserved.set()
         await asyncio.sleep(60)
 
@@ -91,7 +91,7 @@ async def test_the_ledger_is_told_who_and_which_request() -> None:
             return await ledger.open(principal, request_id)
 
     client, scope = Client(), from_alice()
-    REQUEST_ID.set(scope, "req-7")
+    state_of(scope).request_id = "req-7"
     await TokenQuotaMiddleware(Inside(), ledger=Book())(scope, client.receive, client.send)
     assert opened == [(ALICE, "req-7")]
 

@@ -25,7 +25,7 @@ from tollway.config.pricing import Usage
 from tollway.config.secret import Secret
 from tollway.middleware.intake import IntakeMiddleware
 from tollway.middleware.model_suffix import ModelSuffixMiddleware
-from tollway.middleware.state import CALL
+from tollway.middleware.state import state_of
 
 HERE = Path(__file__).parent
 
@@ -72,7 +72,7 @@ class Case:
         calls: list[Call] = []
 
         async def note(scope: Scope, receive: Receive, send: Send) -> None:
-            calls.append(CALL.get(scope))
+            calls.append(state_of(scope).call)
 
         content_type = b"multipart/form-data; boundary=golden" if self.is_form else b"application/json"
         headers = [(name.encode(), value.encode()) for name, value in self.facts.get("headers", {}).items()]

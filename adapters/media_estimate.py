@@ -1,0 +1,168 @@
+"""
+Estimates for pictures and sound: from sizes and heads of files, not from their content.
+
+Where a figure is for a hold it errs on the high side; where it stands in for a report that is missing it is the likely
+one. Rates are OpenAI's: 10 tokens for a second of sound that is heard, 20 for one that is spoken (guide "Realtime":
+a token is 100 ms of a user's sound, 50 ms of the assistant's); pictures as in its guide "Image generation".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from python_multipart.multipart import parse_options_header
+
+from .call import Call
+
+HEARD_TOKENS = 10
+SPOKEN_TOKENS = 20
+TRANSCRIPT_TOKENS = 5
+"""Text tokens of a second of quick speech."""
+
+LOWEST_RATE = 3_000
+"""Bytes a second of speech compressed hard (24 kbit/s): holds take sound to be no denser."""
+COMMON_RATE = 8_000
+"""Bytes a second of a speech recording (64 kbit/s) whose head does not say it."""
+HIGHEST_RATE = 1_536_000
+MPEG1_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+MPEG2_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+"""Bit rates of MP3 in kbit/s by their index in a frame's head, from 1 on (ISO 11172-3 and 13818-3, layer III)."""
+
+LONGEST_PART_HEAD = 16 * 1024
+
+Document = Mapping[str, Any]
+
+
+def held_seconds(data: bytes, start: int, size: int) -> int:
+    """The most that a recording of `size` bytes at `start` is likely to last."""
+    return -(-size // (_wave_rate(data, start) or LOWEST_RATE))
+
+
+def likely_seconds(data: bytes, start: int, size: int) -> int:
+    """How long a recording lasts: by the head of a WAV or MP3 file, else at 64 kbit/s."""
+    return -(-size // (_wave_rate(data, start) or max(_mp3_rate(data, start), LOWEST_RATE)))
+
+
+def _wave_rate(data: bytes, start: int) -> int:
+    """Bytes a second of uncompressed sound in a WAV file; 0 for everything else."""
+    head = data[start : start + 36]
+    if head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt " or head[20:22] not in (b"\1\0", b"\3\0", b"\xfe\xff"):
+        return 0
+    return min(int.from_bytes(head[24:28], "little") * int.from_bytes(head[32:34], "little"), HIGHEST_RATE)
+
+
+def _mp3_rate(data: bytes, start: int) -> int:
+    """Bytes a second by the first frame of an MP3 file, behind its ID3 tag; the common rate for everything else."""
+    if data[start : start + 3] == b"ID3":
+        tag = data[start + 6 : start + 10]
+        start += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag, (21, 14, 7, 0), strict=False))
+    frame = data[start : start + 3]
+    if len(frame) < 3 or frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:  # eleven bits of sync, layer III
+        return COMMON_RATE
+    rates = MPEG1_RATES if frame[1] & 0x18 == 0x18 else MPEG2_RATES
+    index = frame[2] >> 4
+    return rates[index - 1] * 125 if 1 <= index <= len(rates) else COMMON_RATE
+
+
+def form_files(call: Call) -> list[tuple[int, int]]:
+    """Where the content of each file of a form begins and how many bytes it has; the whole body if none is found."""
+    body = call.body
+    boundary = parse_options_header(call.content_type)[1].get(b"boundary", b"")
+    delimiter = b"\r\n--" + boundary
+    files: list[tuple[int, int]] = []
+    at = 0 if body.startswith(delimiter[2:]) else body.find(delimiter)
+    while boundary and at >= 0:
+        begin = at + len(delimiter) - 2
+        at = body.find(delimiter, begin)
+        head = body.find(b"\r\n\r\n", begin, begin + LONGEST_PART_HEAD)
+        if begin <= head < at and b"filename" in body[begin:head].lower():
+            files.append((head + 4, max(at - head - 4, 0)))
+    return files or [(0, len(body))]
+
+
+def sound_seconds(call: Call, *, most: bool) -> int:
+    """How long the recordings in a form last: likely, or at most."""
+    seconds = held_seconds if most else likely_seconds
+    return sum(seconds(call.body, start, size) for start, size in form_files(call))
+
+
+PLAIN_EDIT_TOKENS = 1105
+FAITHFUL_EDIT_TOKENS = 6_692
+"""A picture to edit, in high fidelity: 65 + 3 tiles of 129, and 6,240 for a shape that is no square."""
+
+DRAWN_TOKENS: Mapping[str, int] = {"low": 272, "medium": 1056, "high": 4160}
+"""Output tokens of a picture of 1024 x 1024 by gpt-image-1; other sizes go by their area."""
+MOST_DRAWN_TOKENS = 7_024
+"""A square in high quality by gpt-image-2; taken for holds where no lower quality is asked for."""
+MOST_PICTURE_TOKENS = 16_384
+AUTO_AREA = (1536, 1024)
+PARTIAL_TOKENS = 100
+"""Of each partial picture that is streamed."""
+
+
+def edited_tokens(call: Call, *, most: bool) -> int:
+    """Input tokens of the pictures that are sent to be edited."""
+    document = call.document or {}
+    if call.is_form:
+        pictures = len(form_files(call))
+    else:
+        given = [document.get(name) for name in ("image", "images", "mask")]
+        pictures = sum(len(value) if isinstance(value, list) else value is not None for value in given)  # pyright: ignore[reportUnknownArgumentType]
+    fidelity = text_of(document, "input_fidelity")
+    faithful = fidelity != "low" if most else fidelity == "high"
+    return pictures * (FAITHFUL_EDIT_TOKENS if faithful else PLAIN_EDIT_TOKENS)
+
+
+def drawn_tokens(document: Document, *, most: bool) -> int:
+    """Output tokens of one picture in the size and quality asked for; what is left to the vendor counts as high."""
+    quality = text_of(document, "quality")
+    tokens = DRAWN_TOKENS.get(quality, 0)
+    if not tokens or quality == "high":
+        tokens = MOST_DRAWN_TOKENS if most else DRAWN_TOKENS["high"]
+    width, height = _size(text_of(document, "size"))
+    drawn = min(-(-tokens * width * height // (1024 * 1024)), MOST_PICTURE_TOKENS)
+    partial = document.get("partial_images")
+    partial = int(partial) if isinstance(partial, str) and partial.isdecimal() and len(partial) < 3 else partial
+    return drawn + PARTIAL_TOKENS * partial if isinstance(partial, int) and 0 < partial < 100 else drawn
+
+
+def image_kind(call: Call) -> tuple[str, str]:
+    """The size and quality that a call asks for; "" where it leaves them to the vendor."""
+    document = call.document or {}
+    return text_of(document, "size"), text_of(document, "quality")
+
+
+def _size(size: str) -> tuple[int, int]:
+    width, _, height = size.partition("x")
+    if width.isdecimal() and height.isdecimal() and max(len(width), len(height)) <= 5:
+        return int(width), int(height)
+    return AUTO_AREA
+
+
+SPEECH_RATES: Mapping[str, int] = {"wav": 48_000, "pcm": 48_000, "opus": 8_000}
+"""Bytes a second of speech by `response_format`: 24 kHz in 16 bits where it is not compressed."""
+SPEECH_RATE = 16_000
+"""Bytes a second of the other formats: 128 kbit/s."""
+
+
+def spoken_tokens(document: Document, audio_bytes: int = 0, *, most: bool = False) -> int:
+    """
+    Output tokens of a text that is spoken: by the bytes of sound that came, else by the bytes of the text.
+
+    A second takes 12 bytes of text in UTF-8, in English as in Chinese; 10 at most. By bytes of sound it is never more
+    than by 10 bytes of text.
+    """
+    size = len(text_of(document, "input").encode("utf-8", "surrogatepass"))
+    speed = document.get("speed")
+    speed = min(max(speed, 0.25), 4.0) if isinstance(speed, int | float) else 1.0
+    longest = -int(-size * SPOKEN_TOKENS // (10 * speed))
+    if most:
+        return longest
+    if not audio_bytes:
+        return min(-int(-size * SPOKEN_TOKENS // (12 * speed)), longest)
+    rate = SPEECH_RATES.get(text_of(document, "response_format"), SPEECH_RATE)
+    return min(-(-audio_bytes * SPOKEN_TOKENS // rate), longest)
+
+
+def text_of(document: Document, name: str) -> str:
+    value = document.get(name)
+    return value if isinstance(value, str) else ""
