@@ -163,7 +163,7 @@ def _text_usage(call: Call, reported: Usage | None, delivered: int, audio_bytes:
 
 def _bounded(call: Call, usage: Usage) -> Usage:
     """The usage with counts that can be true."""
-    most_in = len(call.body) + (HIDDEN_TOKENS if call.is_form or is_plain(call.body) else LARGEST_CONTEXT)
+    most_in = len(call.body) + (HIDDEN_TOKENS if call.is_form or is_plain(call) else LARGEST_CONTEXT)
     limit = LONGEST_OUTPUT if call.output_limit is None else call.output_limit + HIDDEN_TOKENS
     most_out = limit * answers_of(call)
     if usage.input_tokens <= most_in and usage.output_tokens <= most_out:

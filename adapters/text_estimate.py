@@ -63,8 +63,16 @@ class Sent(NamedTuple):
     media_bytes: int = 0
 
 
-def is_plain(body: bytes) -> bool:
+def is_plain(call: Call) -> bool:
     """Short JSON without a picture, sound or file: its tokens go by its bytes, and nobody need look inside."""
+    body = call.body
+    if len(body) <= SHORT_BODY and call.operation.dialect == "openai_chat":
+        for message in (call.document or {}).get("messages", ()):
+            content = message.get("content")
+            if type(content) is not str and content is not None:
+                break  # in parts, which may be anything
+        else:
+            return True
     return (
         len(body) <= SHORT_BODY
         and b"_url" not in body
@@ -91,7 +99,7 @@ def most_sent(call: Call) -> Sent:
         text = sum(estimate_text(each) for each in fields if isinstance(each, str) and not each.startswith("data:"))
         pictures = edited_tokens(call, most=True) if call.operation.name.startswith("images_edits") else 0
         return Sent(text + pictures, media=pictures, image=pictures)
-    if is_plain(call.body):
+    if is_plain(call):
         return Sent(len(call.body) // BYTES_PER_TOKEN + 1)
     sent = sent_by(call.document or {})
     text = max(len(call.body) - sent.media_bytes, 0) // BYTES_PER_TOKEN + 1

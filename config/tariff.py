@@ -15,7 +15,7 @@ class Tariff:
     calls that used nothing but text. Everything else is left to them.
     """
 
-    __slots__ = ("_cached", "_denominator", "_input", "_output", "_plain", "price", "ratio", "text_only")
+    __slots__ = ("_cached", "_denominator", "_input", "_output", "_plain", "_texts", "price", "ratio", "text_only")
 
     def __init__(self, price: Price, ratio: Decimal) -> None:
         """Raises `ValueError` on a ratio below 0 or not finite."""
@@ -28,22 +28,13 @@ class Tariff:
         self._denominator = lcm(*(denominator for _, denominator in parts))
         self._input, self._cached, self._output = (top * (self._denominator // bottom) for top, bottom in parts)
         self._plain = not price.per_call
+        self._texts = {kind: str(rates[kind].usd) for kind in _TEXT_KINDS} | {"group_ratio": str(ratio)}
         self.text_only = price.output_audio is None and price.output_image is None
         """Output has one price, whatever it is: `reserve` covers a call that sends nothing but text."""
 
     def quota(self, usage: Usage) -> int:
         """The quota that `quota_for` gives."""
-        if (
-            not self._plain
-            or usage.images
-            or usage.seconds
-            or usage.input_audio_tokens
-            or usage.output_audio_tokens
-            or usage.input_image_tokens
-            or usage.output_image_tokens
-            or usage.cache_write_5m_tokens
-            or usage.cache_write_1h_tokens
-        ):
+        if not self._plain or not _is_text(usage):
             return quota_for(usage, self.price, self.ratio)[0]
         cached = min(usage.cached_tokens, usage.input_tokens)
         amount = (
@@ -72,7 +63,38 @@ class Tariff:
         """The quota that covers a call which uses this much, of any kind."""
         return quota_to_hold(expected, self.price, self.ratio)
 
+    def bill(self, usage: Usage) -> dict[str, object]:
+        """
+        What `quota` is made of, ready for JSON: of each kind its units and its price in dollars (for a million tokens,
+        a minute, a call, an image), and the group's ratio.
+        """
+        lines: dict[str, object] = {"group_ratio": self._texts["group_ratio"]}
+        if not self._plain or not _is_text(usage):
+            for line in quota_for(usage, self.price, self.ratio)[1]:
+                units = line.units if isinstance(line.units, int) else str(line.units)
+                lines[line.kind] = (units, str(line.usd))
+            return lines
+        cached = min(usage.cached_tokens, usage.input_tokens)
+        counts = (usage.input_tokens - cached, cached, usage.output_tokens)
+        for kind, units in zip(_TEXT_KINDS, counts, strict=True):
+            if units:
+                lines[kind] = (units, self._texts[kind])
+        return lines
+
     def _bounded(self, quota: int) -> int:
         if quota > MAX_QUOTA:
             raise QuotaOverflow(f"{quota} quota does not fit in 64 bits")
         return quota
+
+
+def _is_text(usage: Usage) -> bool:
+    return not (
+        usage.images
+        or usage.seconds
+        or usage.input_audio_tokens
+        or usage.output_audio_tokens
+        or usage.input_image_tokens
+        or usage.output_image_tokens
+        or usage.cache_write_5m_tokens
+        or usage.cache_write_1h_tokens
+    )

@@ -14,7 +14,7 @@ def reservation(call: Call, tariff: Tariff, options: Options) -> int:
 
     An ordinary conversation takes a few operations; everything else is looked into.
     """
-    if call.operation.dialect == "openai_chat" and tariff.text_only and is_plain(call.body):
+    if call.operation.dialect == "openai_chat" and tariff.text_only and is_plain(call):
         limit = options.default_max_tokens if call.output_limit is None else call.output_limit
         return tariff.reserve(len(call.body) // BYTES_PER_TOKEN + 1, limit * call.choices)
     return tariff.cover(most_usage(call, options.default_max_tokens, tariff.price))

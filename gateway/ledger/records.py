@@ -1,7 +1,7 @@
 """From a charge to the row that is written of it."""
 
 from ...middleware.state import Charge
-from ..store.records import ChargeRecord
+from ..store.records import NOTHING, ChargeRecord
 
 
 def record_of(charge_id: str, charge: Charge) -> ChargeRecord:
@@ -29,7 +29,7 @@ def record_of(charge_id: str, charge: Charge) -> ChargeRecord:
         cached_tokens=usage.cached_tokens,
         quota=charge.quota,
         price_version=tariff.price.version if tariff else "",
-        breakdown={line.kind: [str(line.units), str(line.usd), str(line.quota)] for line in charge.breakdown},
+        breakdown=tariff.bill(usage) if tariff else NOTHING,
         outcome=charge.ending,
         estimated=usage.estimated,
         attempts=attempt.number if attempt else 1,

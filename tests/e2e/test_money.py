@@ -142,10 +142,13 @@ def test_the_log_says_what_was_charged_and_why(gateway: Gateway, account: Accoun
     assert (charge.input_tokens, charge.output_tokens, charge.cached_tokens) == (1000, 500, 400)
     # 600 x 0.075 + 400 x 0.0375 + 500 x 0.3
     assert charge.quota == 210
-    lines = {kind: (units, quota) for kind, (units, _, quota) in charge.breakdown.items()}
-    assert lines.keys() == {"input", "cached_input", "output"}
-    assert sum(float(quota) for _, quota in lines.values()) == pytest.approx(210)
-    assert [lines[kind][0] for kind in ("input", "cached_input", "output")] == ["600", "400", "500"]
+    # Units, and dollars for a million of them: with 500,000 quota to the dollar, these are the 210.
+    assert charge.breakdown == {
+        "group_ratio": "1",
+        "input": [600, "0.15"],
+        "cached_input": [400, "0.075"],
+        "output": [500, "0.6"],
+    }
     assert charge.price_version
     assert (charge.model, charge.upstream_model, charge.operation) == (MODEL, "inner", "chat_completions")
     assert (charge.user_id, charge.token_id, charge.group) == (account.user_id, account.token_id, account.group)
