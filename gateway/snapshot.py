@@ -26,6 +26,7 @@ from .store.records import Role, TokenRow, TokenStatus, UserRow, UserStatus
 log = logging.getLogger("tollway.snapshot")
 
 POLL_EVERY = 0.5
+REFRESH_EVERY = 0.2
 TRIM_EVERY = 3600.0
 
 
@@ -81,6 +82,9 @@ class Snapshot:
         self._builtin = self.prices.current
         self._seen = 0
         self._trimmed = 0.0
+        self._refreshed = 0.0
+        self._next_refresh: asyncio.Task[None] | None = None
+        self._polling = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def load(self) -> None:
@@ -104,8 +108,32 @@ class Snapshot:
                 # A row that cannot be understood must not end the watch over all others.
                 log.exception("a change cannot be taken over; the relay goes on with what it knows")
 
+    async def refresh(self) -> None:
+        """
+        Take over what is new, for somebody who misses something. Five times a second at most, whoever asks: all who
+        wait share one look, which begins after they came.
+        """
+        if self._next_refresh is None:
+            self._next_refresh = task = asyncio.create_task(self._refresh())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(self._next_refresh)
+
+    async def _refresh(self) -> None:
+        await asyncio.sleep(self._refreshed + REFRESH_EVERY - time.monotonic())
+        self._refreshed = time.monotonic()
+        self._next_refresh = None
+        try:
+            await self.poll()
+        except StoreError as error:
+            log.warning("changes cannot be read now: %s", error)
+
     async def poll(self) -> None:
         """Take over what has changed since the last time."""
+        async with self._polling:
+            await self._poll()
+
+    async def _poll(self) -> None:
         found = await changes.since(self.store, self._seen)
         if found:
             kinds = {change.kind for change in found}

@@ -71,7 +71,7 @@ def relay_stack(parts: RelayParts) -> ASGIApp:
         # Inside everything that counts and logs: they see the status that the client sees.
         Middleware(ErrorEnvelopeMiddleware),
         Middleware(RelayDoor),
-        Middleware(TokenAuthMiddleware, tokens=snapshot.tokens),
+        Middleware(TokenAuthMiddleware, tokens=snapshot.tokens, refresh=snapshot.refresh),
         # Inside auth: the limits are the key's. Outside intake: a refused request is not read.
         Middleware(RateLimitMiddleware, limiter=parts.limiter, options=options),
     ]

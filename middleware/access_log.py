@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import orjson
 from msgspec import Struct
+from msgspec.structs import asdict
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .paths import address_of
-from .state import Attempt, Charge, Principal, state_of
+from .state import Attempt, Charge, Failure, Principal, state_of
 
 CLIENT_GONE, DEFECT = 499, 500
 
@@ -35,6 +36,8 @@ class Line(Struct, frozen=True):
     stream: bool
     attempt: Attempt | None
     charge: Charge | None
+    error: str
+    failures: tuple[Failure, ...]
 
     def __bytes__(self) -> bytes:
         entry: dict[str, object] = {
@@ -57,6 +60,10 @@ class Line(Struct, frozen=True):
         if (charge := self.charge) is not None:
             entry["input_tokens"], entry["output_tokens"] = charge.usage.input_tokens, charge.usage.output_tokens
             entry["quota"], entry["ending"] = charge.quota, charge.ending
+        if self.error:
+            entry["error_code"] = self.error
+        if self.failures:
+            entry["failures"] = [asdict(failure) for failure in self.failures]
         return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
 
     def __str__(self) -> str:
@@ -122,5 +129,7 @@ class AccessLogMiddleware:
                     call.stream if call is not None else False,
                     state.attempt,
                     state.charge,
+                    state.error,
+                    state.failures,
                 )
             )

@@ -15,7 +15,7 @@ class ErrorEnvelopeMiddleware:
     """
     Catch what the layers inside raise before the first byte and answer with the caller's own error shape.
 
-    Reads `request_id` if it is there. Place it outside every layer that raises, and inside those that count and log, so
+    Reads `request_id` if it is there, writes `error`. Place it outside every layer that raises, and inside those that count and log, so
     that they see the status that the client sees. After the first byte it can only let go: the endpoint tells the
     client inside the stream, and whatever else breaks ends the connection.
 
@@ -41,6 +41,7 @@ class ErrorEnvelopeMiddleware:
             if started:
                 # The answer stays without its end, which makes the server drop the connection: no client can take a
                 # part for the whole. Nobody has to be told twice, least of all by a traceback for each.
+                state_of(scope).error = error.code
                 return
             failure = error
         except Exception:
@@ -49,6 +50,11 @@ class ErrorEnvelopeMiddleware:
             failure = InternalError("The gateway failed. Its operator can find the reason under this request id.")
             if started:
                 raise
-        answer = error_answer(failure, state_of(scope).request_id)
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        state = state_of(scope)
+        state.error = failure.code
+        answer = error_answer(failure, state.request_id)
+        headers = answer.headers
+        if state.attempt is not None:
+            headers = [*headers, (b"x-tollway-attempts", b"%d" % state.attempt.number)]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})

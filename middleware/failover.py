@@ -10,14 +10,14 @@ from ..adapters.errors import NoHealthyChannel, UpstreamError, UpstreamTimeout, 
 from ..config.live import Live
 from ..config.options import Options
 from .ports import ChannelPool
-from .state import Attempt, Candidate, Plan, RelayState, missing, state_of
+from .state import Attempt, Candidate, Failure, Plan, RelayState, missing, state_of
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 class FailoverMiddleware:
     """
-    Try the plan's candidates in turn until one answers; tell the pool how each did. Writes `attempt`, once per attempt.
+    Try the plan's candidates in turn until one answers; tell the pool how each did. Writes `attempt` and `failures`.
 
     Reads `plan`. An attempt has failed when the app inside raises `UpstreamError` before its first byte; it is the last
     one when the failure is the caller's own, when a byte has left, or when the options' counts or the retry budget say
@@ -74,6 +74,9 @@ class FailoverMiddleware:
                     await self.app(scope, receive, watched_send)
                 except UpstreamError as failure:
                     pool.failed(candidate, model, failure)
+                    state.failures += (
+                        Failure(candidate.channel.id, candidate.key_index, failure.code, failure.message),
+                    )
                     if committed or not failure.retryable:
                         raise
                     walk.note(candidate, failure)

@@ -11,10 +11,11 @@ Each field has one writer and stays empty where that layer is not mounted:
 | call                | intake, then model_suffix            | everything further in                              |
 | hold                | token_quota                          | metering                                           |
 | plan                | channel_select                       | failover                                           |
-| attempt             | failover, once per attempt           | endpoint, metering                                 |
+| attempt, failures   | failover, once per attempt           | endpoint, metering, access_log                     |
 | watched             | endpoint: it will write `outcome`    | metering, which then need not look on              |
 | outcome             | endpoint                             | metering, failover                                 |
 | charge              | metering                             | rate_limit, prometheus, access_log                 |
+| error               | error_envelope                       | access_log                                         |
 """
 
 from collections.abc import MutableMapping
@@ -169,6 +170,15 @@ class Plan(Struct, frozen=True):
     affinity: int | None = None
 
 
+class Failure(Struct, frozen=True):
+    """An attempt that failed, for operators: clients are not told where upstreams live."""
+
+    channel_id: int
+    key_index: int
+    code: str
+    reason: str
+
+
 class RelayState(Struct):
     """What is known of one request by now. Layers come by it with `state_of(scope)`."""
 
@@ -182,6 +192,9 @@ class RelayState(Struct):
     hold: Hold | None = None
     plan: Plan | None = None
     attempt: Attempt | None = None
+    failures: tuple[Failure, ...] = ()
+    error: str = ""
+    """The code of the failure that the client was told."""
     watched: bool = False
     outcome: Outcome | None = None
     charge: Charge | None = None

@@ -2,7 +2,7 @@
 
 import ipaddress
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,14 +25,25 @@ class TokenAuthMiddleware:
     Refusals: 401 for no key, an unknown or an expired one; 402 for one that is used up; 403 for one that is disabled or
     comes from an address it may not.
 
+    `refresh` is awaited before an unknown key is refused, for a directory that can look for what is new; how often it
+    really looks is its own business, for anybody can send unknown keys.
+
     Place it inside the error envelope and outside everything that wants to know who calls.
 
         app = TokenAuthMiddleware(app, tokens=MemoryTokens({"sk-alice": Principal(token_id=1, user_id=1)}))
     """
 
-    def __init__(self, app: ASGIApp, *, tokens: TokenDirectory, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        tokens: TokenDirectory,
+        refresh: Callable[[], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.app = app
         self.tokens = tokens
+        self.refresh = refresh
         self.clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +57,9 @@ class TokenAuthMiddleware:
                 headers=((b"www-authenticate", b"Bearer"),),
             )
         principal = self.tokens.find(key)
+        if principal is None and self.refresh is not None:
+            await self.refresh()
+            principal = self.tokens.find(key)
         if principal is None:
             raise Unauthenticated("This API key is not known.", headers=((b"www-authenticate", b"Bearer"),))
         check(principal, address_of(scope), self.clock())

@@ -57,6 +57,16 @@ def test_a_new_user_with_a_token_and_a_channel(gateway: Gateway, beside: Beside)
     seen_within(gateway, beside(create), 200)
 
 
+def test_a_new_key_is_good_for_its_first_request(gateway: Gateway, beside: Beside) -> None:
+    async def create(store: Store, vault: Vault) -> Account:
+        account = await new_account(store, vault)
+        await new_channel(store, vault, account.group)
+        return account
+
+    for _ in range(5):
+        assert gateway.chat(beside(create), CHAT).status != 401
+
+
 def test_a_disabled_token(gateway: Gateway, account: Account, beside: Beside) -> None:
     gateway.channel(account)
     assert gateway.chat(account, CHAT).status == 200

@@ -10,7 +10,7 @@ import pytest
 from tollway.adapters.errors import RateLimited
 from tollway.middleware.access_log import AccessLogMiddleware, Line
 from tollway.middleware.error_envelope import ErrorEnvelopeMiddleware
-from tollway.middleware.state import Attempt, Principal
+from tollway.middleware.state import Attempt, Failure, Principal
 
 from .inner import CHAT, Client, Inside, Message, call_of, candidate, scope_of
 from .outer import HELLO, Setting, Waiting, call, charge_of, raising, silent, state_with, until
@@ -53,6 +53,21 @@ async def test_alone_it_tells_what_http_tells() -> None:
         pytest.param({"principal": Principal(token_id=3, user_id=4)}, {"user_id": 4, "token_id": 3}, id="who called"),
         pytest.param({"call": call_of("o3", stream=True)}, {"model": "o3", "stream": True}, id="what was asked"),
         pytest.param({"attempt": Attempt(candidate(9), 2)}, {"channel_id": 9, "attempts": 2}, id="who answered"),
+        pytest.param(
+            {"failures": (Failure(3, 0, "upstream_refused", "10.0.0.9:443 cannot be reached."),)},
+            {
+                "failures": [
+                    {
+                        "channel_id": 3,
+                        "key_index": 0,
+                        "code": "upstream_refused",
+                        "reason": "10.0.0.9:443 cannot be reached.",
+                    }
+                ]
+            },
+            id="who failed, and why",
+        ),
+        pytest.param({"error": "no_healthy_channel"}, {"error_code": "no_healthy_channel"}, id="what the client heard"),
         pytest.param(
             {"charge": charge_of(10, 5, quota=7, ending="cancelled")},
             {"input_tokens": 10, "output_tokens": 5, "quota": 7, "ending": "cancelled"},

@@ -31,8 +31,9 @@ from tollway.adapters.errors import (
     UpstreamTruncated,
 )
 from tollway.middleware.error_envelope import ErrorEnvelopeMiddleware
+from tollway.middleware.state import Attempt, state_of
 
-from .inner import Client, Inside, scope_of, status_failure
+from .inner import Client, Inside, candidate, scope_of, status_failure
 from .outer import call, raising, state_with
 
 pytestmark = pytest.mark.anyio
@@ -238,3 +239,14 @@ async def test_a_failure_while_the_error_is_sent_is_not_answered_again() -> None
     with pytest.raises(OSError, match="gone"):
         await ErrorEnvelopeMiddleware(raising(NotFound("No.")))(scope_of(), Client().receive, broken_send)
     assert len(sent) == 1
+
+
+async def test_a_failure_says_how_often_it_was_tried() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        state_of(scope).attempt = Attempt(candidate(9), 3)
+        raise UpstreamTruncated("It broke off.")
+
+    scope = scope_of()
+    client = await call(ErrorEnvelopeMiddleware(app), scope)
+    assert dict(client.sent[0]["headers"])[b"x-tollway-attempts"] == b"3"
+    assert state_of(scope).error == "upstream_truncated"

@@ -101,6 +101,12 @@ class Walk:
         return [(id, key) for _, id, key in self.tried]
 
 
+async def test_failures_are_kept_for_the_operator() -> None:
+    walk = await Walk([channel(1), channel(2), channel(3)], KEY, DOWN, None).run()
+    kept = [(each.channel_id, each.key_index, each.code) for each in state_of(walk.scope).failures]
+    assert kept == [(1, 0, KEY.code), (2, 0, DOWN.code)]
+
+
 async def test_the_first_that_answers_ends_the_walk() -> None:
     walk = await Walk([channel(1), channel(2), channel(3)], DOWN, None).run()
     assert walk.tried == [(1, 1, 0), (2, 2, 0)]

@@ -232,3 +232,26 @@ async def test_a_key_that_changes_is_seen_by_the_next_request() -> None:
     known["sk-alice"] = replace(ALICE, disabled="token")
     with pytest.raises(GatewayError, match="disabled"):
         await call(layer, scope_of(CHAT.path, header))
+
+
+async def test_an_unknown_key_is_looked_for_once_more() -> None:
+    owners: dict[str, Principal] = {}
+    asked: list[int] = []
+
+    class Directory:
+        def find(self, key: str) -> Principal | None:
+            return owners.get(key)
+
+    async def refresh() -> None:
+        asked.append(1)
+        owners["sk-new"] = ALICE
+
+    layer = TokenAuthMiddleware(Inside(), tokens=Directory(), refresh=refresh)
+    for _ in range(2):
+        scope = scope_of(CHAT.path, (b"authorization", b"Bearer sk-new"))
+        await call(layer, scope)
+        assert state_of(scope).principal is ALICE
+    assert len(asked) == 1
+    with pytest.raises(GatewayError):
+        await call(layer, scope_of(CHAT.path, (b"authorization", b"Bearer sk-nobody")))
+    assert len(asked) == 2
