@@ -50,7 +50,7 @@ def check_duplicates(body: bytes, document: Mapping[str, Any], names: Mapping[st
     to be looked for, a field of any other name that stands twice is refused as well.
 
     A body that is what its document is written as again has no field twice: one comparison settles nearly every one
-    that an SDK sends. Else, a key that is spelled without escapes and occurs once in all the bytes cannot be a duplicate.
+    that an SDK sends. Else, a key that is spelled without escapes and occurs once in all the bytes is no duplicate.
     """
     keys = "".join(document)
     if not (keys.islower() and keys.isascii()):

@@ -1,5 +1,6 @@
 """CORS, which is a browser's question: whoever sends no `Origin` has not asked."""
 
+from collections.abc import Awaitable
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
@@ -13,9 +14,9 @@ class CorsWhenAsked:
         self.app = app
         self.cors = CORSMiddleware(app, **options)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             for name, _ in scope["headers"]:
                 if name == b"origin":
-                    return await self.cors(scope, receive, send)
-        await self.app(scope, receive, send)
+                    return self.cors(scope, receive, send)
+        return self.app(scope, receive, send)

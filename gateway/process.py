@@ -4,7 +4,7 @@ import gc
 import sys
 
 SWITCH_INTERVAL = 0.0005
-GC_THRESHOLD = (10_000, 20, 20)
+GC_THRESHOLD = (50_000, 20, 20)
 
 
 def settle_process() -> None:

@@ -15,9 +15,9 @@ class ErrorEnvelopeMiddleware:
     """
     Catch what the layers inside raise before the first byte and answer with the caller's own error shape.
 
-    Reads `request_id` if it is there, writes `error`. Place it outside every layer that raises, and inside those that count and log, so
-    that they see the status that the client sees. After the first byte it can only let go: the endpoint tells the
-    client inside the stream, and whatever else breaks ends the connection.
+    Reads `request_id` if it is there, writes `error`. Place it outside every layer that raises, and inside those that
+    count and log, so that they see the status that the client sees. After the first byte it can only let go: the
+    endpoint tells the client inside the stream, and whatever else breaks ends the connection.
 
         app = ErrorEnvelopeMiddleware(app)
     """

@@ -259,11 +259,18 @@ class _Relay:
         self.watch = watch
         await self._start(incoming, STREAM_HEADERS)
         failure: GatewayError | None = None
+        # Written out, for it runs once an event: `read` and `_pass` would each add a coroutine.
+        send, hang_up, clock = self.send, self.hang_up, time.monotonic
         try:
             while not watch.ended:
-                if passed:
-                    await self._pass(passed)
-                data = await self.read(incoming)
+                before = clock()
+                if passed and not self.gone:
+                    hang_up.sending_since = before
+                    await send({"type": "http.response.body", "body": passed, "more_body": True})
+                    hang_up.sending_since = 0.0
+                    before = clock()
+                data = await incoming.read()
+                self.waited += clock() - before
                 if not data:
                     passed = watch.finish()
                     break
