@@ -2,11 +2,11 @@
 What an upstream's answer means: whose fault a failure is, whether another channel may do better, how long to wait.
 
 Rules: a refusal of the request itself (400, 413, 422 ...) is the caller's and comes back as it is; a refusal of the
-key (401, 402, 403, 429) is the key's; everything else is the channel's.
+key (401, 402, 403, 429) is the key's, unless it says that the content was moderated; everything else is the channel's.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
@@ -22,6 +22,12 @@ CHANNEL_STATUSES = frozenset({404, 407, 408, 421, 425})
 """4xx that can be the channel's: its timeout, proxy or host; 404 when it misses the model or the API."""
 MISSING_MODEL = frozenset({"model_not_found", "DeploymentNotFound", "InvalidModel"})
 LONGEST_WAIT = 3600.0
+
+MODERATION_STATUSES = frozenset({400, 403})
+MODERATION_MARKS = ("content_policy", "content_filter", "moderation", "flagged", "safety")
+MODERATION_METADATA = frozenset({"flagged_input", "reasons"})  # OpenRouter's, with a status of 403
+LONGEST_PLAIN_TEXT = 512
+"""Bytes. A longer body that is no JSON is a page, or quotes what was sent."""
 
 # Only these go on to clients: an upstream's cookies, CORS rules, organisation ids and limits are not ours to show.
 PASSED_HEADERS = frozenset(
@@ -49,11 +55,13 @@ def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
     return b""
 
 
-def refusal(channel: Channel, status: int, headers: Headers, body: bytes, *, now: float) -> UpstreamStatus:
+def refusal(
+    channel: Channel, status: int, headers: Headers, body: bytes, *, now: float, request_body: bytes = b""
+) -> UpstreamStatus:
     """
     The failure that a status of 300 or more means, after the channel's `status_code_mapping`.
 
-    `now` is seconds since the epoch, for `Retry-After` dates.
+    `now` is seconds since the epoch, for `Retry-After` dates; `request_body` is what was refused.
     """
     upstream_status = status
     status = channel.status_code_mapping.get(status, status)
@@ -66,15 +74,30 @@ def refusal(channel: Channel, status: int, headers: Headers, body: bytes, *, now
         retryable=fault != "caller",
         fault=fault,
         retry_after=retry_after(headers, now=now),
+        request_body=request_body,
     )
 
 
 def _fault(status: int, body: bytes) -> Fault:
+    if status in MODERATION_STATUSES and _is_moderated(body):
+        return "caller"
     if status in KEY_STATUSES:
         return "key"
     if not 400 <= status < 500 or (status in CHANNEL_STATUSES and (status != 404 or _misses_model(body))):
         return "channel"
     return "caller"
+
+
+def _is_moderated(body: bytes) -> bool:
+    """Whether the upstream refuses what the caller has written, not the key it came with."""
+    error = error_object(body)
+    if error is None:
+        return False
+    metadata = error.get("metadata")
+    if isinstance(metadata, dict) and not MODERATION_METADATA.isdisjoint(cast(dict[str, object], metadata)):
+        return True
+    names = [name.lower() for name in (error.get("code"), error.get("type")) if isinstance(name, str)]
+    return any(mark in name for name in names for mark in MODERATION_MARKS)
 
 
 def _misses_model(body: bytes) -> bool:
@@ -128,9 +151,59 @@ def _seconds_until(date: str, now: float) -> float | None:
         return None
 
 
-def key_is_dead(failure: UpstreamStatus, keywords: tuple[str, ...]) -> bool:
-    """Whether a refusal says that the key itself is dead: status 401, or one of the keywords (lower case)."""
+def key_is_dead(failure: UpstreamStatus, keywords: tuple[str, ...], request_body: bytes = b"") -> bool:
+    """
+    Whether a refusal says that the key itself is dead: status 401, or one of the keywords (lower case).
+
+    Only the upstream's own words count: its error's message, code and type, and of those no keyword that `request_body`
+    holds too. A refusal may quote its request, and no caller shall disable a key by what it asks.
+    """
     if failure.fault == "caller":
         return False
-    text = failure.answer_body[:16384].decode("utf-8", "replace").lower()
-    return failure.status == 401 or any(keyword in text for keyword in keywords)
+    if failure.status == 401:
+        return True
+    text = _folded(_own_words(failure.answer_body))
+    found = [keyword for keyword in map(_folded, keywords) if keyword in text]
+    if not found:
+        return False
+    asked = _folded(" ".join(_texts(request_body)))
+    return any(keyword not in asked for keyword in found)
+
+
+def _own_words(body: bytes) -> str:
+    """What an upstream says went wrong: the fields of its error, or all of a body that is short and no JSON."""
+    try:
+        document: object = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body.decode("utf-8", "replace") if len(body) <= LONGEST_PLAIN_TEXT else ""
+    if isinstance(document, list) and document:  # Google's wraps its error in a list
+        document = cast(list[object], document)[0]
+    if not isinstance(document, dict):
+        return ""
+    error: object = cast(dict[str, object], document).get("error", cast(object, document))
+    if isinstance(error, dict):  # without an `error`, as at AWS, the document itself is one
+        fields = cast(dict[str, object], error)
+        error = "\n".join(text for text in map(fields.get, ("message", "code", "type")) if isinstance(text, str))
+    return error if isinstance(error, str) else ""
+
+
+def _texts(body: bytes) -> Iterator[str]:
+    """Every text in a JSON body with its escapes undone, or the body itself where it is no JSON."""
+    try:
+        rest: list[object] = [orjson.loads(body)]
+    except orjson.JSONDecodeError:
+        yield body.decode("utf-8", "replace")
+        return
+    while rest:
+        value = rest.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            rest += (part for pair in cast(dict[str, object], value).items() for part in reversed(pair))
+        elif isinstance(value, list):
+            rest += reversed(cast(list[object], value))
+
+
+def _folded(text: str) -> str:
+    """Without case, and with one blank for any."""
+    return " ".join(text.lower().split())

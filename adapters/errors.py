@@ -13,6 +13,7 @@ GatewayError                     anything a client is told
     PayloadTooLarge 413
     UnsupportedMediaType 415
     RateLimited 429
+    HeadTooLarge 431             request line and headers are too large to be read
   ServerError                    ours to answer for
     NoHealthyChannel 503
     Unavailable 503              stopping, or a store is gone
@@ -121,6 +122,12 @@ class RateLimited(ClientError):
     status, code, type = 429, "rate_limit_exceeded", "rate_limit_error"
 
 
+class HeadTooLarge(ClientError):
+    """431 (RFC 6585): the request line and the headers are larger than the limit; they were not read to their end."""
+
+    status, code = 431, "request_header_too_large"
+
+
 class ServerError(GatewayError):
     """Ours to answer for."""
 
@@ -192,7 +199,8 @@ class UpstreamStatus(UpstreamError):
     """
     The upstream answered with a status of 300 or more.
 
-    `headers` and `body` are its own answer, passed on as they are when the fault is the caller's.
+    `answer_headers` and `answer_body` are its own, passed on as they are when the fault is the caller's;
+    `request_body` is what it refuses, and may quote.
     """
 
     def __init__(
@@ -205,8 +213,10 @@ class UpstreamStatus(UpstreamError):
         retryable: bool,
         fault: Fault,
         retry_after: float | None = None,
+        request_body: bytes = b"",
     ) -> None:
         super().__init__(message, code="upstream_status", retryable=retryable, fault=fault, retry_after=retry_after)
         self.status = status
         self.answer_headers = answer_headers
         self.answer_body = answer_body
+        self.request_body = request_body

@@ -20,9 +20,11 @@ from .shapes import list_of, object_of
 from .usage import merge_usage, read_usage
 
 LONGEST_EVENT = 32 * 1024 * 1024
-COUNT_AFTER = 256 * 1024
+COUNT_AFTER = 32 * 1024
 """Bytes of events kept for counting their text; beyond it they are counted and let go."""
 
+SHORTEST_EVENT = len(b"data: {}\n\n")
+"""Bytes. What is no longer holds nothing to count."""
 FINISH, FINISH_SPACED = '"finish_reason":"', '"finish_reason": "'
 BOM = b"\xef\xbb\xbf"
 """A byte order mark, which may stand before the first event."""
@@ -37,7 +39,7 @@ class StreamWatch:
 
     `ends` are the types of events that end a stream, beside `data: [DONE]`, which ends any. With
     `strip_usage`, the chunk that reports usage and nothing else is taken out: the gateway asked for it, and not the
-    client.
+    client. `choices` are the answers that were asked for.
     """
 
     __slots__ = (
@@ -45,6 +47,7 @@ class StreamWatch:
         "_ends",
         "_kept",
         "_kept_size",
+        "_open_choices",
         "_pending",
         "_strip",
         "ended",
@@ -53,7 +56,7 @@ class StreamWatch:
         "usage",
     )
 
-    def __init__(self, ends: tuple[str, ...] = (), *, strip_usage: bool = False) -> None:
+    def __init__(self, ends: tuple[str, ...] = (), *, strip_usage: bool = False, choices: int = 1) -> None:
         self._ends = ends
         self._strip = strip_usage
         self._pending = bytearray()
@@ -61,7 +64,8 @@ class StreamWatch:
         self._kept_size = 0
         self._counted = 0
         self.finished = False
-        """A choice has said why it ended: all that is still to come is the usage and the end mark."""
+        """Each choice has said why it ended: all that is still to come is the usage and the end mark."""
+        self._open_choices = choices
         self.ended = False
         """The end mark has passed."""
         self.failed = False
@@ -114,7 +118,8 @@ class StreamWatch:
         if '"error"' in text and self._has_error(data):
             self.failed = True
         if FINISH in text or FINISH_SPACED in text:
-            self.finished = True
+            self._open_choices -= text.count(FINISH) + text.count(FINISH_SPACED)
+            self.finished = self._open_choices <= 0
         if ("[DONE]" in text and has_done(data)) or (self._ends and self._has_end(data)):
             self.ended = True
         self._kept.append(data)
@@ -151,10 +156,10 @@ class StreamWatch:
 
     def _count(self) -> None:
         for event in split_events(b"".join(self._kept)):
-            document = event_document(event)
+            document = event_document(event) if len(event) > SHORTEST_EVENT else None
             if document is not None:
                 self._counted += estimate_text(event_text(document))
-            elif has_event(event) and not has_done(event):
+            elif len(event) > SHORTEST_EVENT and has_event(event) and not has_done(event):
                 # No JSON for us, but perhaps for the client: NaN, or bytes that are no UTF-8.
                 self._counted += estimate_text(event.decode("latin-1"))
         self._kept.clear()

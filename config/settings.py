@@ -5,6 +5,7 @@ Names are New API's where it has them. A mounted app passes `Settings(...)` and 
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +69,8 @@ class Settings:
                 try:
                     values[variable.field] = variable.parse(text)
                 except ValueError as error:
-                    raise SettingError(f"{variable.name} must be {variable.kind}, not {text!r}: {error}") from None
+                    shown = "" if variable.is_secret else f", not {text!r}"
+                    raise SettingError(f"{variable.name} must be {variable.kind}{shown}: {error}") from None
         return cls(**values)
 
 
@@ -81,6 +83,11 @@ class Variable:
     parse: Callable[[str], Any]
     kind: str
     meaning: str
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether no message may show its text: it is a secret, or may hold one."""
+        return self.parse in (_secret, _database_url)
 
 
 def _number(low: float, high: float) -> Callable[[str], float]:
@@ -129,14 +136,34 @@ def _secret(text: str) -> Secret:
     return Secret(text)
 
 
+def _database_url(text: str) -> str:
+    """As it is. What only looks like one is refused here, before it is taken for a file's name and shown as that."""
+    scheme, separator, _ = text.partition("://")
+    if separator and not SCHEME.fullmatch(scheme):
+        raise ValueError("what stands before :// is no scheme")
+    if not separator and CREDENTIALS.match(text) and not GO_MYSQL_HOST.search(text):
+        raise ValueError("it holds a user and a password but no scheme, such as mysql://")
+    return text
+
+
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+CREDENTIALS = re.compile(r"(?![A-Za-z]:[/\\])[^/\\]*:.*@", re.DOTALL)  # but no drive's letter
+GO_MYSQL_HOST = re.compile(r"@(tcp)?\([^)]*\)/")
+
 SECONDS = "a number of seconds"
 
 VARIABLES: tuple[Variable, ...] = (
     Variable(
         "DATA_DIR", "data_dir", Path, "a folder", "Where the database, the secrets and the journal live. Default: data"
     ),
-    Variable("SQL_DSN", "database_url", str, "a database URL", "The database. Default: SQLite in DATA_DIR"),
-    Variable("DATABASE_URL", "database_url", str, "a database URL", "The same, under its common name"),
+    Variable(
+        "SQL_DSN",
+        "database_url",
+        _database_url,
+        "a database URL",
+        "The database, a file of SQLite: sqlite:////path/file.db. Default: DATA_DIR/tollway.db",
+    ),
+    Variable("DATABASE_URL", "database_url", _database_url, "a database URL", "The same, under its common name"),
     Variable(
         "SQLITE_PATH",
         "database_url",

@@ -11,6 +11,8 @@ at any prefix of another app:
 
 import asyncio
 import hmac
+import logging
+import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -27,9 +29,10 @@ from ..config.settings import Settings
 from ..middleware.memory import MemoryLimiter
 from ..middleware.metrics import RelayMetrics
 from ..middleware.paths import route_path
-from .data_dir import open_data_dir
+from .data_dir import keep_charges, open_data_dir
+from .ledger.store_ledger import StoreLedger
 from .lines import LineWriter
-from .process import settle_process
+from .process import settle_process, share_one_heap
 from .process_metrics import register_process_metrics
 from .relay.endpoint import RelayEndpoint
 from .relay.models import ModelsEndpoint
@@ -40,6 +43,10 @@ from .upstream import Upstreams
 from .upstream.port import Timeouts
 from .version import version
 
+log = logging.getLogger("tollway.app")
+
+FileId = tuple[int, int]
+
 
 class Tollway:
     """The app. `lifespan` opens and closes all that it holds; a server calls it, a mounting app passes it on."""
@@ -47,11 +54,16 @@ class Tollway:
     def __init__(self, settings: Settings, *, owns_process: bool = False) -> None:
         self.settings = settings
         self.owns_process = owns_process
+        if owns_process:
+            share_one_heap()
         self.registry = CollectorRegistry()
         self.metrics = RelayMetrics(self.registry)
         self.lines = LineWriter(sys.stdout.fileno()) if settings.access_log else None
         self.snapshot: Snapshot | None = None
         self.relay: ASGIApp | None = None
+        self.unwritten = 0
+        """Charges that the database had not taken when the lifespan ended."""
+        self._database_file: FileId | None = None
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
@@ -70,6 +82,7 @@ class Tollway:
         collector: Collector | None = None
         try:
             await snapshot.load()
+            self._database_file = _file_id(opened.store.address.path)
             self.snapshot = snapshot
             self.relay = self._relay(snapshot, upstreams)
             collector = register_process_metrics(self.registry, snapshot, upstreams)
@@ -87,7 +100,7 @@ class Tollway:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await upstreams.close()
-            await snapshot.ledger.flush()
+            await self._write_last_charges(snapshot.ledger)
             await opened.store.close()
             if self.lines is not None:
                 self.lines.drain()
@@ -130,6 +143,31 @@ class Tollway:
             )
         )
 
+    async def _write_last_charges(self, ledger: StoreLedger) -> None:
+        """Into the database, or else into a file, so that an operator can still charge them."""
+        try:
+            if await ledger.flush():
+                return
+        except Exception:
+            log.exception("the last charges were not written")
+        records = ledger.unwritten()
+        self.unwritten = len(records)
+        path = await asyncio.to_thread(keep_charges, self.settings.data_dir, records)
+        log.error(
+            "%d charges with a quota of %d in all were not written to the database: they are %s",
+            len(records),
+            sum(record.quota for record in records),
+            f"in {path}" if path is not None else "lost, for no file could be written either",
+        )
+
+    def trouble(self) -> str:
+        """What keeps a started app from writing down what it serves; empty when nothing is known to."""
+        if self.snapshot is not None and self.snapshot.ledger.failing:
+            return "charges cannot be written to the database"
+        if self.snapshot is not None and _file_id(self.snapshot.store.address.path) != self._database_file:
+            return "the database's file is not the one that was opened"
+        return ""
+
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         """The ASGI lifespan protocol, around `lifespan`."""
         await receive()
@@ -157,9 +195,11 @@ async def _alive(app: Tollway, scope: Scope, send: Send) -> None:
 
 
 async def _ready(app: Tollway, scope: Scope, send: Send) -> None:
-    """Ready: started, and the store answers."""
+    """Ready: started, the store answers, and charges reach it."""
     snapshot = app.snapshot
     if app.relay is not None and snapshot is not None:
+        if trouble := app.trouble():
+            return await _respond(send, 503, orjson.dumps({"status": "not ready", "reason": trouble}))
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(2):
                 await changes.latest(snapshot.store)
@@ -185,6 +225,15 @@ async def _about(app: Tollway, scope: Scope, send: Send) -> None:
         "health": f"{scope.get('root_path', '')}/healthz",
     }
     await _respond(send, 200, orjson.dumps(about))
+
+
+def _file_id(path: str) -> FileId | None:
+    """Which file lies at a path; None for none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _bears(scope: Scope, wanted: bytes) -> bool:

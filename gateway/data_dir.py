@@ -1,5 +1,6 @@
 """
-The data directory: the database and the secret, opened together and made at first use.
+The data directory: the database and the secret, opened together and made at first use; at the end, what the database
+did not take.
 
 Both survive a start of several processes at once: the schema is made under the database's own lock, and the secret
 appears whole or not at all, once.
@@ -7,14 +8,21 @@ appears whole or not at all, once.
 
 import errno
 import os
+import re
 import secrets
+import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from ..config.secret import Secret
 from ..config.settings import Settings
 from .secrets_at_rest import SHORTEST_SECRET, Vault
-from .store import Store, channels, migrate, tokens
+from .store import Store, channels, json_text, migrate, tokens
+from .store.records import ChargeRecord
 from .store.sqlite_wal import create_private
 
 SECRET_FILE = "crypto_secret"  # noqa: S105
@@ -92,7 +100,47 @@ def _prepare(data_dir: Path, database: str) -> None:
         try:
             create_private(database)
         except OSError as error:
-            raise DataDirError(f"the database {database} cannot be opened for writing: {error.strerror}") from error
+            # Not from `error`, which names the file too.
+            raise DataDirError(
+                f"the database {shown_path(database)} cannot be opened for writing: {error.strerror}"
+            ) from None
+
+
+def shown_path(path: str) -> str:
+    """A database's path for messages. What was meant as the address of a server is shown without its credentials."""
+    return re.sub(r"^.*:.*@", "********@", path, flags=re.DOTALL)
+
+
+def keep_charges(data_dir: Path, unwritten: Sequence[ChargeRecord]) -> Path | None:
+    """
+    Write charges that the database did not take to a new file of their own (mode 0600), a JSON line each; its path.
+
+    It lies beside the database, or, where that disk is full, in the machine's folder for temporary files. None where
+    neither takes it.
+    """
+    content = "".join(json_text.dump(asdict(record)) + "\n" for record in unwritten).encode()
+    name = f"unwritten-charges-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}.jsonl"
+    for folder in (data_dir, Path(tempfile.gettempdir())):
+        try:
+            _write_new(folder / name, content)
+            _sync_folder(folder)
+        except OSError:
+            continue
+        return folder / name
+    return None
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """A new file, whole and on the disk, or none."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 async def _first_secret(data_dir: Path, store: Store) -> Secret:
@@ -130,12 +178,7 @@ def _make_secret(path: Path) -> Secret:
     """Write a new secret, or read the one that another process has written meanwhile."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(descriptor, secrets.token_urlsafe(SECRET_BYTES).encode() + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _write_new(draft, secrets.token_urlsafe(SECRET_BYTES).encode() + b"\n")
         try:
             # A link, because it fails where a file is already; a rename would take the other process's secret away.
             os.link(draft, path)

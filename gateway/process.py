@@ -4,7 +4,23 @@ import gc
 import sys
 
 SWITCH_INTERVAL = 0.0005
-GC_THRESHOLD = (50_000, 20, 20)
+GC_THRESHOLD = (25_000, 20, 20)
+M_ARENA_MAX = -8  # malloc.h of the GNU C library
+
+
+def share_one_heap() -> None:
+    """
+    Call once, before threads are made.
+
+    The GNU allocator gives each thread a heap of its own, which is kept when its content is gone: ten megabytes, here,
+    for threads that write rows and lines one after the other.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        allocator = ctypes.CDLL(None)
+        if hasattr(allocator, "mallopt"):  # musl has none, and needs none
+            allocator.mallopt(M_ARENA_MAX, 1)
 
 
 def settle_process() -> None:

@@ -209,17 +209,24 @@ class Snapshot:
         task.add_done_callback(self._tasks.discard)
 
     async def _disable_key(self, candidate: Candidate, reason: str) -> None:
-        channel, now_ms = candidate.channel, int(time.time() * 1000)
+        channel, index, now_ms = candidate.channel, candidate.key_index, int(time.time() * 1000)
+        # A request that was on its way while its key was disabled, or another put in its place, says nothing new.
+        current = next((each for each in self.pool.index.channels if each.id == channel.id), None)
+        if (
+            current is None
+            or index in current.disabled_keys
+            or current.keys[index : index + 1] != channel.keys[index : index + 1]
+        ):
+            return
         try:
-            await channels.disable_key(
-                self.store, self.vault, channel.id, candidate.key_index, reason=reason, now_ms=now_ms
+            disabled = await channels.disable_key(
+                self.store, self.vault, channel.id, index, reason=reason, now_ms=now_ms
             )
         except (StoreError, CannotDecrypt) as error:
             log.error("channel %d has a dead key that cannot be written off now: %s", channel.id, error)
-        else:
-            log.warning(
-                "channel %d (%s): key %d is disabled: %s", channel.id, channel.name, candidate.key_index, reason
-            )
+            return
+        if disabled is not None:  # by this request, and not by another one a moment before
+            log.warning("channel %d (%s): key %d is disabled: %s", channel.id, channel.name, index, reason)
 
 
 def principal_of(token: TokenRow, owner: UserRow, ratios: GroupRatios) -> Principal:

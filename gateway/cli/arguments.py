@@ -1,9 +1,10 @@
 """What the commands' arguments have in common: a parser that refuses in one sentence, the shared flags, the values."""
 
 import ipaddress
+import re
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Coroutine
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, NoReturn, Protocol, cast
 
@@ -12,6 +13,8 @@ from .failures import Usage
 MOST_QUOTA = 10**15
 """Two billion dollars: sums of a few thousand of them still fit into the database's 64 bits."""
 LONGEST_NAME = 64
+USERNAME = re.compile(r"[\w.@-]+")
+INVALID_CHOICE = re.compile(r"invalid choice: '(?P<given>[^']*)' \(choose from (?P<choices>.*)\)")
 
 Work = Callable[[Namespace], Coroutine[Any, Any, int]]
 """What a command does: from its arguments to its exit status."""
@@ -30,27 +33,51 @@ class Parser(ArgumentParser):
         super().__init__(prog, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("required: ACTION"):
+            message = f"an ACTION is missing; see {self.prog} --help"
+        if invalid := INVALID_CHOICE.search(message):
+            message += did_you_mean(invalid["given"], re.findall(r"[\w-]+", invalid["choices"]))
         raise Usage(message)
+
+
+def did_you_mean(given: str, choices: Iterable[str]) -> str:
+    """The end of a refusal: the choice that was most likely meant; "" where none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(given.lower(), list(choices), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def group(prog: str, description: str) -> tuple[Parser, Commands]:
     """The parser of a group of commands (`tollway user`), and where its commands are added."""
     parser = Parser(prog, description=description)
+    add_common(parser)
     return parser, cast("Commands", parser.add_subparsers(dest="action", required=True, metavar="ACTION"))
 
 
 def command(commands: Commands, name: str, work: Work, summary: str) -> ArgumentParser:
     """One command of a group, with the flags that all have."""
     parser = commands.add_parser(name, help=summary, description=f"{summary[:1].upper()}{summary[1:]}.")
-    return finish(parser, on_loop(work))
+    add_common(parser, default=SUPPRESS)  # what the group has read before its action stays read
+    parser.set_defaults(run=on_loop(work))
+    return parser
 
 
 def finish(parser: ArgumentParser, run: Callable[[Namespace], int]) -> ArgumentParser:
     """Add the flags that every command has, and what runs it."""
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
-    parser.add_argument("--data-dir", type=folder, metavar="DIR", help="the data directory, instead of DATA_DIR")
+    add_common(parser)
     parser.set_defaults(run=run)
     return parser
+
+
+def add_common(parser: ArgumentParser, default: str | None = None) -> None:
+    """The flags that every command has; they may also stand before the command and before its action."""
+    parser.add_argument(
+        "--json", action="store_true", default=default or False, help="print one JSON document instead of text"
+    )
+    parser.add_argument(
+        "--data-dir", type=folder, default=default, metavar="DIR", help="the data directory, instead of DATA_DIR"
+    )
 
 
 def on_loop(work: Work) -> Callable[[Namespace], int]:
@@ -105,6 +132,22 @@ def name(text: str) -> str:
     if not 1 <= len(text) <= LONGEST_NAME or not text.isprintable() or text != text.strip():
         raise ArgumentTypeError(f"must be a name of 1 to {LONGEST_NAME} printable characters, not {text[:80]!r}")
     return text
+
+
+def username(text: str) -> str:
+    """A name for a new user, such as an address for mail. Users who have another already keep it."""
+    if not USERNAME.fullmatch(name(text)):
+        raise ArgumentTypeError(f"must be letters, digits and . - _ @ only, not {text!r}")
+    return text
+
+
+def or_empty(parse: Callable[[str], Any], nothing: Any) -> Callable[[str], Any]:
+    """What `parse` takes, or an empty text, which takes a restriction away and means `nothing`."""
+
+    def parse_or_empty(text: str) -> Any:
+        return parse(text) if text else nothing
+
+    return parse_or_empty
 
 
 def names(text: str) -> tuple[str, ...]:

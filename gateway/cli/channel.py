@@ -1,23 +1,27 @@
 """`tollway channel`: the upstream accounts that requests go to."""
 
 import asyncio
-from argparse import ArgumentParser, Namespace
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...adapters.registry import provider_of
+from ...adapters.registry import PROVIDERS, provider_of
 from ...config.channel import Channel, ChannelStatus, ChannelType
 from ...config.settings import Settings
 from ..channel_test import ChannelTester, Verdict, save_test
 from ..data_dir import DataDir
 from ..store import channels
 from ..store.records import ChannelState
-from .arguments import Parser, command, group, number
+from .arguments import Parser, command, group
 from .channel_flags import add_flags, edited, edits
-from .failures import Failure
-from .output import dollars, iso, table, tell
+from .channel_warnings import namesakes, unpriced
+from .failures import Usage
+from .output import clean, dollars, iso, short, table, tell
 from .session import now_ms, opened_data_dir, opened_store, settings_of
+from .which import add_which, id_of, unknown
 
 TESTS_AT_ONCE = 8
 
@@ -27,43 +31,64 @@ def parser() -> Parser:
     add_flags(command(commands, "create", create, "add a channel"), create=True)
     command(commands, "list", list_channels, "list channels, without their keys")
     testing = command(commands, "test", test, "send one small real request; brings back what was disabled by itself")
-    which = testing.add_mutually_exclusive_group(required=True)
-    which.add_argument("--id", type=number, metavar="N", help="the channel to test")
-    which.add_argument("--all", action="store_true", help="every channel but those that an operator has disabled")
+    add_which(testing, "channel").add_argument(
+        "--all", action="store_true", help="in place of CHANNEL: every one but those that an operator has disabled"
+    )
+    command(commands, "types", types, "list the types of channels, with their numbers and addresses")
     changing = command(commands, "update", update, "change what the flags name, and nothing else")
-    _add_id(changing)
+    add_which(changing, "channel")
     add_flags(changing, create=False)
     for action, work, summary in (
         ("enable", enable, "give a channel traffic"),
         ("disable", disable, "give a channel no traffic"),
         ("delete", delete, "remove a channel; its log rows stay"),
     ):
-        _add_id(command(commands, action, work, summary))
+        add_which(command(commands, action, work, summary), "channel")
     return parser
 
 
-def _add_id(parser: ArgumentParser) -> None:
-    parser.add_argument("--id", type=number, required=True, metavar="N", help="the channel's id, as `list` shows it")
-
-
 async def create(arguments: Namespace) -> int:
-    channel = edited(Channel(id=0, name="", type=ChannelType.ECHO, models=()), edits(arguments))
+    channel = edited(Channel(id=0, name="", type=ChannelType.ECHO, models=()), edits(arguments), arguments)
     async with opened_data_dir(arguments, create=True) as opened:
         # Keys of two secrets in one table would leave a server with half of its channels.
         await channels.list_all(opened.store, opened.vault)
         created = await channels.create(opened.store, opened.vault, channel, now_ms=now_ms())
-    return tell(arguments, {"id": created.id}, f"Channel {created.name} has the id {created.id}.")
+        warnings = [*await namesakes(opened.store, created), *await unpriced(opened.store, created)]
+    return _told(arguments, created, warnings, f"Channel {created.name} has the id {created.id}.")
 
 
 async def update(arguments: Namespace) -> int:
     changes = edits(arguments)
+    if not changes:
+        raise Usage("nothing to change: say what, such as --models")
     async with opened_data_dir(arguments) as opened:
+        store, vault = opened.store, opened.vault
+        channel_id = await id_of(store, "channel", arguments)
         changed = await channels.update(
-            opened.store, opened.vault, arguments.id, lambda channel: edited(channel, changes), now_ms=now_ms()
+            store, vault, channel_id, lambda channel: edited(channel, changes, arguments), now_ms=now_ms()
         )
-    if changed is None:
-        raise _unknown(arguments.id)
-    return tell(arguments, {"id": changed.id}, f"Channel {changed.id} ({changed.name}) is changed.")
+        if changed is None:
+            raise unknown("channel", channel_id)
+        warnings = await namesakes(store, changed) if "name" in changes else []
+        warnings += await unpriced(store, changed) if "models" in changes else []
+    return _told(arguments, changed, warnings, f"Channel {changed.id} ({changed.name}) is changed.")
+
+
+def _told(arguments: Namespace, channel: Channel, warnings: list[str], text: str) -> int:
+    """The change, and beside it what the operator may not have meant: in the JSON, else on standard error."""
+    if not arguments.json:
+        for warning in warnings:
+            print(f"tollway channel: warning: {clean(warning)}", file=sys.stderr)
+    return tell(arguments, {"id": channel.id, "warnings": warnings}, text)
+
+
+async def types(arguments: Namespace) -> int:
+    documents = [
+        {"type": int(type), "name": provider.name, "base_url": provider.base_url, "key_needed": provider.key_needed}
+        for type, provider in sorted(PROVIDERS.items())
+    ]
+    rows = ((each["type"], each["name"], each["base_url"] or "must be given") for each in documents)
+    return tell(arguments, documents, table(("type", "name", "base URL"), rows, empty=""))
 
 
 async def list_channels(arguments: Namespace) -> int:
@@ -74,7 +99,21 @@ async def list_channels(arguments: Namespace) -> int:
     rows = [(channel, states[channel.id]) for channel in found if channel.id in states]
     headings = ("id", "name", "type", "status", "groups", "priority", "weight", "keys", "used", "answer", "models")
     text = table(headings, (_line(*row) for row in rows), empty="There are no channels.")
+    text = "\n".join([text, *(each for row in rows for each in _reasons(*row))])
     return tell(arguments, [_document(*row) for row in rows], text)
+
+
+def _reasons(channel: Channel, state: ChannelState) -> Iterator[str]:
+    """Why a channel, or one of its keys, was taken out of use."""
+    if channel.status is not ChannelStatus.ENABLED and state.status_reason:
+        yield f"channel {channel.id} is {_status(channel)} since {short(state.status_at)}: {clean(state.status_reason)}"
+    for index, reason in sorted(state.disabled_keys.items()):
+        if reason and reason != state.status_reason:
+            yield f"channel {channel.id}, key {index} is disabled: {clean(reason)}"
+
+
+def _status(channel: Channel) -> str:
+    return channel.status.name.lower()
 
 
 async def enable(arguments: Namespace) -> int:
@@ -85,24 +124,27 @@ async def enable(arguments: Namespace) -> int:
         return replace(channel, status=ChannelStatus.ENABLED, disabled_keys=disabled_keys)
 
     async with opened_data_dir(arguments) as opened:
-        if await channels.update(opened.store, opened.vault, arguments.id, edit, now_ms=now_ms()) is None:
-            raise _unknown(arguments.id)
-    return tell(arguments, {"id": arguments.id, "status": "enabled"}, f"Channel {arguments.id} is enabled.")
+        channel_id = await id_of(opened.store, "channel", arguments)
+        if await channels.update(opened.store, opened.vault, channel_id, edit, now_ms=now_ms()) is None:
+            raise unknown("channel", channel_id)
+    return tell(arguments, {"id": channel_id, "status": "enabled"}, f"Channel {channel_id} is enabled.")
 
 
 async def disable(arguments: Namespace) -> int:
     async with opened_store(arguments) as store:
-        changed = await channels.set_status(store, arguments.id, ChannelStatus.DISABLED, now_ms=now_ms())
-        if not changed and not await channels.states(store, [arguments.id]):
-            raise _unknown(arguments.id)
-    return tell(arguments, {"id": arguments.id, "status": "disabled"}, f"Channel {arguments.id} is disabled.")
+        channel_id = await id_of(store, "channel", arguments)
+        changed = await channels.set_status(store, channel_id, ChannelStatus.DISABLED, now_ms=now_ms())
+        if not changed and not await channels.states(store, [channel_id]):
+            raise unknown("channel", channel_id)
+    return tell(arguments, {"id": channel_id, "status": "disabled"}, f"Channel {channel_id} is disabled.")
 
 
 async def delete(arguments: Namespace) -> int:
     async with opened_store(arguments) as store:
-        if not await channels.delete(store, arguments.id, now_ms=now_ms()):
-            raise _unknown(arguments.id)
-    return tell(arguments, {"id": arguments.id, "status": "deleted"}, f"Channel {arguments.id} is deleted.")
+        channel_id = await id_of(store, "channel", arguments)
+        if not await channels.delete(store, channel_id, now_ms=now_ms()):
+            raise unknown("channel", channel_id)
+    return tell(arguments, {"id": channel_id, "status": "deleted"}, f"Channel {channel_id} is deleted.")
 
 
 async def test(arguments: Namespace) -> int:
@@ -113,9 +155,10 @@ async def test(arguments: Namespace) -> int:
             chosen = await channels.list_all(opened.store, opened.vault)
             wanted = [channel for channel in chosen if channel.status is not ChannelStatus.DISABLED]
         else:
-            channel = await channels.get(opened.store, opened.vault, arguments.id)
+            channel_id = await id_of(opened.store, "channel", arguments)
+            channel = await channels.get(opened.store, opened.vault, channel_id)
             if channel is None:
-                raise _unknown(arguments.id)
+                raise unknown("channel", channel_id)
             wanted = [channel]
         results = await _test(wanted, opened, settings)
     headings = ("id", "name", "model", "result", "status", "ms", "reason")
@@ -134,10 +177,6 @@ async def _test(wanted: list[Channel], opened: DataDir, settings: Settings) -> l
                 return await save_test(opened.store, opened.vault, await tester.test(channel), now_ms=now_ms())
 
         return await asyncio.gather(*map(one, wanted))
-
-
-def _unknown(channel_id: int) -> Failure:
-    return Failure(f"the channel {channel_id} does not exist")
 
 
 def _result_document(result: Verdict) -> dict[str, Any]:
@@ -166,7 +205,7 @@ def _document(channel: Channel, state: ChannelState) -> dict[str, Any]:
         "name": channel.name,
         "type": int(channel.type),
         "provider": provider_of(channel.type).name,
-        "status": channel.status.name.lower(),
+        "status": _status(channel),
         "status_reason": state.status_reason,
         "base_url": channel.base_url.partition("?")[0],
         "keys": len(channel.keys),
@@ -205,11 +244,11 @@ def _line(channel: Channel, state: ChannelState) -> tuple[object, ...]:
         channel.id,
         channel.name,
         provider_of(channel.type).name,
-        channel.status.name.lower(),
+        _status(channel),
         ",".join(channel.groups),
         channel.priority,
         channel.weight,
-        len(channel.keys) - len(channel.disabled_keys),
+        f"{len(channel.keys)} ({out} disabled)" if (out := len(channel.disabled_keys)) else len(channel.keys),
         dollars(state.used_quota),
         answer,
         ",".join(channel.models),

@@ -1,7 +1,7 @@
 """The flags that describe a channel: the same to create one and to change one."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from .failures import Usage
 
 MOST_WEIGHT = 1_000_000
 MOST_PRIORITY = 10**9
-FLAGS = {"keys": "--key", "groups": "--group"}
+FLAGS = {"groups": "--group"}
 """Fields whose flag is not spelled as the field is."""
 
 TEXTS = ("name", "base_url", "api_version", "organization", "test_model", "proxy", "tag")
@@ -22,10 +22,19 @@ AS_GIVEN = ("models", "groups", "priority", "weight", "key_mode", "disconnect", 
 
 def add_flags(parser: ArgumentParser, *, create: bool) -> None:
     """Every flag; what a channel cannot be without is required to create one."""
-    add: Callable[..., Any] = parser.add_argument
+
+    def add(*names: str, help: str, **rest: Any) -> None:
+        # Whoever changes a channel leaves what he does not name as it is: there are no defaults then.
+        parser.add_argument(*names, help=help if create else help.partition(". Default:")[0], **rest)
+
     add("--name", required=create, help="what you call it")
-    add("--type", required=create, metavar="TYPE", help="the provider, by New API's number or by name, such as openai")
-    add("--base-url", metavar="URL", help="where it lives, up to but without /v1. Default: the provider's own")
+    add(
+        "--type",
+        required=create,
+        metavar="TYPE",
+        help="the provider, by number or by name, as `channel types` lists them",
+    )
+    add("--base-url", metavar="URL", help="where it lives; may end in /v1 or not. Default: the provider's own")
     add("--key", action="append", metavar="KEY", help="an upstream key, or several between commas; may be repeated")
     add("--key-stdin", action="store_true", help="read the keys from standard input, between commas or line breaks")
     add("--models", type=names, required=create, metavar="A,B", help="the names by which clients ask for its models")
@@ -75,26 +84,32 @@ def edits(arguments: Namespace) -> dict[str, Any]:
     except ChannelProblem as problem:
         raise refused(problem) from None
     if arguments.key is not None or arguments.key_stdin:
-        texts: list[str] = list(arguments.key or ())
+        keys = _keys(arguments.key or ())
         if arguments.key_stdin:
-            texts.append(secret_from_stdin("Key"))
+            from_stdin = _keys([secret_from_stdin("Key")])
+            if not from_stdin:
+                raise Usage("argument --key-stdin: standard input held no key")
+            keys = tuple(dict.fromkeys((*keys, *from_stdin)))
         # Numbers of disabled keys mean nothing for new keys.
-        found |= {"keys": _keys(texts), "disabled_keys": frozenset[int]()}
+        found |= {"keys": keys, "disabled_keys": frozenset[int]()}
     return found
 
 
-def edited(channel: Channel, changes: dict[str, Any]) -> Channel:
-    """The channel with the changes. Raises `Usage` if it could not work then."""
+def edited(channel: Channel, changes: dict[str, Any], arguments: Namespace) -> Channel:
+    """The channel with the changes that the arguments describe. Raises `Usage` if it could not work then."""
     after = replace(channel, **changes)
     try:
         check_channel(after)
     except ChannelProblem as problem:
-        raise refused(problem) from None
+        raise refused(
+            problem, keys_flag="--key-stdin" if arguments.key_stdin and not arguments.key else "--key"
+        ) from None
     return after
 
 
-def refused(problem: ChannelProblem) -> Usage:
-    flag = FLAGS.get(problem.field, f"--{problem.field.replace('_', '-')}")
+def refused(problem: ChannelProblem, *, keys_flag: str = "--key") -> Usage:
+    flags = FLAGS | {"keys": keys_flag}
+    flag = flags.get(problem.field, f"--{problem.field.replace('_', '-')}")
     return Usage(f"argument {flag}: {problem.problem}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-from .arguments import Parser
+from .arguments import Parser, did_you_mean
 from .failures import Failure, Usage, explained
 
 
@@ -25,13 +25,13 @@ class Command:
 COMMANDS = (
     Command("serve", "serve the relay until SIGTERM", "serve"),
     Command("demo", "serve with a user, a key and a channel that needs no network", "demo"),
-    Command("user", "create, list and switch users; top up their balance", "user"),
-    Command("token", "create, list, switch and delete the keys that callers hold", "token"),
+    Command("user", "create, list, change and delete users; top up their balance", "user"),
+    Command("token", "create, list, change and delete the keys that callers hold", "token"),
     Command("channel", "create, list, test, change and delete upstream accounts", "channel"),
     Command("explain", "say where a request would go, why not elsewhere, and what it may cost", "explain"),
     Command("logs", "show what was served, to whom, and what it cost", "logs"),
     Command("option", "list, set and unset the options that take effect while serving", "option"),
-    Command("price", "list, set and unset your own prices of models", "price"),
+    Command("price", "show what models cost; list, set and unset prices of your own", "price"),
     Command("group", "list, set and delete user groups and their price ratios", "group"),
     Command("db", "show the database's schema and bring it up to date", "db"),
 )
@@ -43,7 +43,10 @@ NAME
 SYNOPSIS
     tollway COMMAND [ARGUMENT ...] [--json] [--data-dir DIR]
     tollway COMMAND --help
-    tollway --version
+    tollway --version | -V
+
+    --json and --data-dir may also stand before the command. Where a command is about one user, token or channel,
+    its name or its id will do: tollway token disable laptop.
 
 COMMANDS
 {commands}
@@ -54,7 +57,7 @@ COMMANDS
 
 ENVIRONMENT
     DATA_DIR        where everything is kept; --data-dir goes before it. Default: data
-    SQL_DSN         the database, if it is not SQLite in DATA_DIR
+    SQL_DSN         the database, if not DATA_DIR/tollway.db: sqlite:////srv/tollway.db; no other kind is served yet
     CRYPTO_SECRET   encrypts upstream keys and hashes callers' keys. Default: made at first use, kept in DATA_DIR
     HOST, PORT      the address to listen on. Default: 127.0.0.1 and 3000
     `tollway serve --help` lists all of them.
@@ -62,6 +65,8 @@ ENVIRONMENT
 FILES
     DATA_DIR/tollway.db       the database, with tollway.db-wal and tollway.db-shm beside it
     DATA_DIR/crypto_secret    the secret; without it the keys in the database are lost, so back up both
+    DATA_DIR/unwritten-charges-*.jsonl
+                              charges that the database did not take before the server had to end
 
 EXAMPLES
     See it work, with nothing to set up:
@@ -91,12 +96,13 @@ def manual() -> str:
 
 def run(argv: Sequence[str]) -> int:
     """One command, from its arguments to its exit status."""
-    first, rest = (argv[0], list(argv[1:])) if argv else ("", [])
+    common, argv = _common(argv)
+    first, rest = (argv[0], [*common, *argv[1:]]) if argv else ("", [])
     if first == "help":
-        first, rest = (rest[0], ["--help"]) if rest else ("--help", [])
+        first, rest = (argv[1], ["--help"]) if argv[1:] else ("--help", [])
     if first in ("-h", "--help"):
         return _print(manual())
-    if first == "--version":
+    if first in ("-V", "--version", "version"):
         from ..version import version
 
         return _print(f"tollway {version()}\n")
@@ -104,8 +110,22 @@ def run(argv: Sequence[str]) -> int:
     if command is None:
         known = ", ".join(each.name for each in COMMANDS)
         problem = f"{first!r} is no command" if first else "a command is missing"
-        return _refuse("tollway", Usage(f"{problem}: it is one of {known}; see tollway --help"))
+        near = did_you_mean(first, (each.name for each in COMMANDS))
+        return _refuse("tollway", Usage(f"{problem}: it is one of {known}; see tollway --help{near}"))
     return _perform(command, rest)
+
+
+def _common(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags of every command that stand before the command, and what follows them."""
+    end = 0
+    while argv[end:]:
+        if argv[end] == "--data-dir":
+            end += 2
+        elif argv[end] == "--json" or argv[end].startswith("--data-dir="):
+            end += 1
+        else:
+            break
+    return list(argv[:end]), list(argv[end:])
 
 
 def _perform(command: Command, argv: list[str]) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...config.channel import Channel, ChannelType
 from ...config.secret import Secret
-from ...config.settings import Settings
+from ...config.settings import VARIABLES, Settings
 from ..data_dir import DataDir, open_data_dir
 from ..secrets_at_rest import hash_password
 from ..store import Store, channels, tokens, users
@@ -41,8 +41,8 @@ def parser() -> Parser:
     parser = Parser(
         "tollway demo",
         description="Serve with a user root who has $100, a new key, and a channel that answers without a network. "
-        f"Everything is kept in {FOLDER}, unless --data-dir names another folder; SQL_DSN, DATA_DIR and "
-        "CRYPTO_SECRET are not looked at, so that a demonstration never writes into a gateway that is in use.",
+        f"Everything is kept in {FOLDER}, unless --data-dir names another folder; SQL_DSN, DATA_DIR, "
+        "CRYPTO_SECRET and the like are not looked at, so that a demonstration never writes into a gateway in use.",
     )
     add_address(parser)
     finish(parser, demo)
@@ -51,8 +51,7 @@ def parser() -> Parser:
 
 def demo(arguments: Namespace) -> int:
     folder = Path(FOLDER if arguments.data_dir is None else arguments.data_dir).absolute()
-    settings = replace(Settings.from_environ(), data_dir=folder, database_url="", crypto_secret=Secret(""))
-    settings = at_address(settings, arguments)
+    settings = at_address(replace(Settings.from_environ(_environ()), data_dir=folder), arguments)
     key = asyncio.run(_prepare(settings))
     address = base_url(settings)
     commands = pasteable(address, key, folder)
@@ -63,6 +62,12 @@ def demo(arguments: Namespace) -> int:
     else:
         print(f"{address}\n\nPaste these into another terminal:\n\n" + "\n\n".join(commands) + "\n", flush=True)
     return start(settings, workers=1)
+
+
+def _environ() -> dict[str, str]:
+    """The environment without what would lead to another gateway's data."""
+    passed_over = {each.name for each in VARIABLES if each.field in ("data_dir", "database_url", "crypto_secret")}
+    return {name: text for name, text in os.environ.items() if name not in passed_over}
 
 
 async def _prepare(settings: Settings) -> Secret:

@@ -1,5 +1,6 @@
 """`tollway explain`: where a request would go, and what it may cost. No upstream is asked."""
 
+import dataclasses
 import sys
 import time
 from argparse import Namespace
@@ -17,10 +18,10 @@ from ...adapters.suffix import parse_model
 from ...config.options import Options
 from ...middleware.intake import LONGEST_MODEL, read_call, read_document
 from ...middleware.state import Principal
-from ..explain import Balance, Cost, Explanation, Way, World, explain
+from ..explain import Balance, Cost, Excluded, Explanation, Way, World, explain
 from ..snapshot import Snapshot, principal_of
-from ..store import tokens, users
-from ..store.records import Role, UserRow, UserStatus
+from ..store import channels, tokens, users
+from ..store.records import ChannelState, Role, UserRow, UserStatus
 from .arguments import Parser, finish, name, number, on_loop, text
 from .failures import Failure, Usage
 from .output import clean, dollars, table, tell
@@ -71,9 +72,22 @@ async def explain_request(arguments: Namespace) -> int:
                 raise Failure(f"the token {arguments.token_id} does not exist")
             principal = principal_of(token, owner, snapshot.ratios.current)
             balance = Balance(owner.quota, None if token.unlimited else token.remain_quota)
+        states = await channels.states(opened.store)
     world = World(snapshot.pool.index, snapshot.prices, snapshot.ratios, snapshot.options.current)
     explanation = explain(call, principal, world, balance, now=time.time())
+    excluded = tuple(_with_reason(each, states.get(each.channel.id)) for each in explanation.excluded)
+    explanation = dataclasses.replace(explanation, excluded=excluded)
     return tell(arguments, _document(explanation), _text(explanation))
+
+
+def _with_reason(excluded: Excluded, state: ChannelState | None) -> Excluded:
+    """With what was written down when the channel, or this key of it, was taken out of use."""
+    told = ""
+    if state is not None and excluded.key_index is not None:
+        told = state.disabled_keys.get(excluded.key_index, "")
+    elif state is not None and excluded.reason.startswith("disabled"):  # and not merely of no use here
+        told = state.status_reason
+    return dataclasses.replace(excluded, reason=f"{excluded.reason}: {told}") if told else excluded
 
 
 def _anyone_of(user: UserRow) -> Principal:

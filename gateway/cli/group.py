@@ -3,8 +3,8 @@
 from argparse import ArgumentTypeError, Namespace
 from decimal import Decimal, InvalidOperation
 
-from ...config.groups import GroupError, GroupRatios
-from ..store import groups
+from ...config.groups import GROUP_RATIO, GroupError, GroupRatios
+from ..store import groups, options
 from ..store.records import GroupRow
 from .arguments import Parser, command, group, name
 from .failures import Failure
@@ -16,7 +16,7 @@ LONGEST_DESCRIPTION = 255
 
 def parser() -> Parser:
     parser, commands = group("tollway group", "Groups: which channels a user reaches, and at what share of the price.")
-    command(commands, "list", list_groups, "list the groups that were set here")
+    command(commands, "list", list_groups, "list the groups that have a ratio, and where it comes from")
     setting = command(commands, "set", set_group, "set a group's price ratio")
     setting.add_argument("name", type=name, metavar="NAME", help="the group")
     setting.add_argument("--ratio", type=ratio, required=True, metavar="R", help="the factor on prices, such as 0.8")
@@ -44,11 +44,23 @@ def description(text: str) -> str:
 async def list_groups(arguments: Namespace) -> int:
     async with opened_store(arguments) as store:
         rows = await groups.list_all(store)
-    documents = [{"name": row.name, "ratio": str(row.ratio), "description": row.description} for row in rows]
-    text = table(
-        ("name", "ratio", "description"), (tuple(each.values()) for each in documents), empty="There are no groups."
-    )
-    return tell(arguments, documents, text)
+        stored = await options.list_all(store)
+    source = f"option {GROUP_RATIO}" if stored.get(GROUP_RATIO) else "default"
+    ratios = GroupRatios.from_options(stored)
+    found = {
+        name: _document(name, ratio, ratios.usable_groups.get(name, ""), source)
+        for name, ratio in ratios.ratios.items()
+    }
+    # What was set here goes before the option, as it does in the relay.
+    found |= {row.name: _document(row.name, row.ratio, row.description, "group set") for row in rows}
+    documents = [document for _, document in sorted(found.items())]
+    headings = ("name", "ratio", "description", "source")
+    text = table(headings, (tuple(each.values()) for each in documents), empty="There are no groups.")
+    return tell(arguments, documents, f"{text}\nAny other group pays 1 of a price.")
+
+
+def _document(name: str, ratio: Decimal, description: str, source: str) -> dict[str, str]:
+    return {"name": name, "ratio": str(ratio), "description": description, "source": source}
 
 
 async def set_group(arguments: Namespace) -> int:

@@ -1,6 +1,8 @@
 """`tollway option`: what an operator may change while the gateway serves."""
 
 import dataclasses
+import shutil
+import textwrap
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,9 +12,11 @@ from ...config.options import NEW_API_NAMES, OptionError, Options, parse_option
 from ..store import Store, options
 from .arguments import Parser, command, group, text
 from .failures import Failure, Usage
-from .output import table, tell
+from .output import clean, tell
 from .session import now_ms, opened_store
 
+WIDEST = 120
+DEEPER = "    "
 GROUP_MEANINGS = dict(
     zip(
         GroupRatios().to_options(),
@@ -46,8 +50,16 @@ async def list_options(arguments: Namespace) -> int:
     async with opened_store(arguments) as store:
         stored = await options.list_all(store)
     found = list(_documents(stored))
-    rows = ((each["name"], _text(each["value"]), _text(each["default"]), each["meaning"]) for each in found)
-    return tell(arguments, found, table(("name", "value", "default", "meaning"), rows, empty=""))
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    return tell(arguments, found, "\n".join(line for each in found for line in _lines(each, width)))
+
+
+def _lines(option: Mapping[str, Any], width: int) -> Iterator[str]:
+    """`name = value`, and the meaning below it."""
+    value, default = _text(option["value"]), _text(option["default"])
+    yield from textwrap.wrap(clean(f"{option['name']} = {value}"), width, subsequent_indent=DEEPER)
+    meaning = option["meaning"] if value == default else f"{option['meaning']} Default: {default}"
+    yield from textwrap.wrap(clean(meaning), width, initial_indent=DEEPER, subsequent_indent=DEEPER)
 
 
 async def set_option(arguments: Namespace) -> int:

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from ...adapters.suffix import parse_model
 from ...config.price_book import TEXT_FIELDS, UNIT_FIELDS, PriceBook
 from ...config.pricing import Price, PriceError
-from ..store import prices
+from ..store import Store, prices
 from ..store.records import PriceRow
 from .arguments import Parser, command, group
 from .failures import Failure, Usage
-from .output import iso, table, tell
+from .output import clean, iso, table, tell
 from .session import now_ms, opened_store
 
 LONGEST_MODEL = 255
@@ -34,8 +35,10 @@ MEANINGS = {
 
 
 def parser() -> Parser:
-    parser, commands = group("tollway price", "Prices: your own, in US dollars; they go before the shipped ones.")
-    listing = command(commands, "list", list_prices, "list your own prices")
+    parser, commands = group("tollway price", "Prices in US dollars: the shipped ones, and your own before them.")
+    showing = command(commands, "show", show_price, "show the price that a request for a model has")
+    showing.add_argument("model", metavar="MODEL", help="the model's name, as clients send it")
+    listing = command(commands, "list", list_prices, "list your own prices, or all")
     listing.add_argument("--all", action="store_true", help="also the shipped ones that yours do not replace")
     setting = command(commands, "set", set_price, "set the price of a model")
     setting.add_argument("model", metavar="MODEL", help="the model's name; with a * at its end, all that begin so")
@@ -74,6 +77,34 @@ def source(text: str) -> str:
     if not text or not text.isprintable():
         raise ArgumentTypeError("must be printable text")
     return text
+
+
+async def effective_prices(store: Store) -> PriceBook:
+    """The prices that the relay uses: your own over the shipped ones. Raises `Failure`."""
+    rows = await prices.list_all(store)
+    return PriceBook.builtin().merged({model: price for row in rows for model, price in _own(row).items()})
+
+
+async def show_price(arguments: Namespace) -> int:
+    model: str = arguments.model
+    async with opened_store(arguments) as store:
+        price = (await effective_prices(store)).price_for(model, parse_model(model).base)
+        own = {name for row in await prices.list_all(store) for name in _own(row)}
+    if price is None:
+        raise Failure(f"the model {model!r} has no price, so it is not served; see tollway price set")
+    document: dict[str, Any] = {
+        "model": model,
+        "priced_as": price.model,
+        **_figures(price),
+        "source": price.source,
+        "checked": price.checked,
+        "own": price.model in own,
+    }
+    lines = [f"{model}, in US dollars" + ("" if price.model == model else f", at the price of {price.model}") + ":"]
+    lines += [f"  {document[field]:>10}  {meaning}" for field, meaning in MEANINGS.items() if field in document]
+    lines += [f"  {usd:>10}  per image made, {kind}" for kind, usd in document.get("per_image", {}).items()]
+    lines.append(f"{'Your own' if document['own'] else 'Shipped'}: {price.source}, checked {price.checked}.")
+    return tell(arguments, document, "\n".join(map(clean, lines)))
 
 
 async def list_prices(arguments: Namespace) -> int:

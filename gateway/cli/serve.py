@@ -16,7 +16,8 @@ from .failures import Failure
 MOST_WORKERS = 256
 
 DESCRIPTION = """\
-Serve the relay until SIGTERM. Open requests are then finished, and every charge is written down.
+Serve the relay until SIGTERM. Open requests are then finished, and every charge is written down: those that the
+database does not take into DATA_DIR/unwritten-charges-<time>.jsonl, and the exit status is then 1.
 
 Several workers share the data directory and the port. Each has its own connections, rate limits and view of health.
 """
@@ -65,7 +66,7 @@ def start(settings: Settings, *, workers: int) -> int:
     # Only now: no other command waits for the server's imports.
     from ..server import run_server
 
-    # The server raises the signal once more after its orderly end; that end is a success.
+    # The server raises the signal once more after its orderly end, which is a success unless it says otherwise.
     signal.signal(signal.SIGTERM, _leave)
     return run_server(settings, workers=workers)
 

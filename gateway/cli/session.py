@@ -11,14 +11,15 @@ from pathlib import Path
 from ...config.settings import Settings
 from ..data_dir import DataDir, open_data_dir, open_store
 from ..store import Store, users
-from ..store.address import parse
+from ..store.address import check_served, parse
 from ..store.records import UserRow
 from .failures import Failure
 
 
 def settings_of(arguments: Namespace) -> Settings:
-    """The environment's settings, with those of the command line over them. Raises `SettingError`."""
+    """The environment's settings, with those of the command line over them. Raises `SettingError`, `Unsupported`."""
     settings = Settings.from_environ()
+    check_served(parse(settings.database))
     return settings if arguments.data_dir is None else replace(settings, data_dir=Path(arguments.data_dir))
 
 

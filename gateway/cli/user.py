@@ -6,11 +6,12 @@ from typing import Any
 from ..secrets_at_rest import hash_password
 from ..store import Conflict, users
 from ..store.records import Role, UserRow, UserStatus
-from .arguments import MOST_QUOTA, Parser, command, group, name, quota, secret_from_stdin, whole
+from .arguments import MOST_QUOTA, Parser, command, group, name, quota, secret_from_stdin, username, whole
 from .failures import Failure, Usage
 from .output import dollars, short, table, tell
 from .output import iso as iso_time
-from .session import now_ms, opened_store, user_named
+from .session import now_ms, opened_store
+from .which import add_which, unknown, user_of
 
 SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 512
@@ -20,27 +21,32 @@ ROLES = {"root": Role.ROOT, "admin": Role.ADMIN, "user": Role.USER}
 def parser() -> Parser:
     parser, commands = group("tollway user", "Users: who owns keys, and what each has to spend.")
     new = command(commands, "create", create, "add a user")
-    _add_username(new)
+    new.add_argument(
+        "--username", type=username, required=True, metavar="NAME", help="1 to 64 letters, digits and . - _ @"
+    )
     new.add_argument("--role", choices=ROLES, default="user", help="what the user may do. Default: user")
     _add_password(new)
     new.add_argument("--quota", type=quota, default=0, metavar="N", help="the balance; 500000 is a dollar. Default: 0")
     new.add_argument("--group", type=name, default="default", help="decides channels and price ratio. Default: default")
     command(commands, "list", list_users, "list all users")
+    changing = command(commands, "update", update, "change what the flags name, and nothing else")
+    add_which(changing, "user")
+    changing.add_argument("--group", type=name, help="decides channels and price ratio")
+    changing.add_argument("--role", choices=ROLES, help="what the user may do")
+    _add_password(changing)
     top_up = command(commands, "quota", add_quota, "add to a user's balance, or take from it")
-    _add_username(top_up)
+    add_which(top_up, "user")
     top_up.add_argument(
         "--add", type=whole(-MOST_QUOTA, MOST_QUOTA), required=True, metavar="N", help="500000 is a dollar; may be < 0"
     )
     password = command(commands, "password", set_password, "set a user's password")
-    _add_username(password)
+    add_which(password, "user")
     _add_password(password, required=True)
-    _add_username(command(commands, "disable", disable, "refuse all keys of a user"))
-    _add_username(command(commands, "enable", enable, "accept the keys of a user again"))
+    add_which(command(commands, "disable", disable, "refuse all keys of a user"), "user")
+    add_which(command(commands, "enable", enable, "accept the keys of a user again"), "user")
+    deleting = command(commands, "delete", delete, "remove a user and refuse all of his keys; the name stays taken")
+    add_which(deleting, "user")
     return parser
-
-
-def _add_username(parser: ArgumentParser) -> None:
-    parser.add_argument("--username", type=name, required=True, metavar="NAME", help="the user's name")
 
 
 def _add_password(parser: ArgumentParser, *, required: bool = False) -> None:
@@ -90,22 +96,42 @@ async def list_users(arguments: Namespace) -> int:
 
 async def add_quota(arguments: Namespace) -> int:
     async with opened_store(arguments) as store:
-        user = await user_named(store, arguments.username)
+        user = await user_of(store, arguments)
         if abs(user.quota + arguments.add) > MOST_QUOTA:
             raise Usage(f"argument --add: the balance would lie beyond {MOST_QUOTA}")
         balance = await users.add_quota(store, user.id, arguments.add, now_ms=now_ms())
     if balance is None:
-        raise Failure(f"the user {arguments.username!r} does not exist any more")
-    text = f"{arguments.username} has {dollars(balance)} left."
+        raise unknown("user", user.username)
+    text = f"{user.username} has {dollars(balance)} left."
     return tell(arguments, {"id": user.id, "quota": balance}, text)
 
 
 async def set_password(arguments: Namespace) -> int:
     password_hash = _password_hash()
     async with opened_store(arguments) as store:
-        user = await user_named(store, arguments.username)
+        user = await user_of(store, arguments)
         await users.set_password_hash(store, user.id, password_hash, now_ms=now_ms())
-    return tell(arguments, {"id": user.id}, f"{arguments.username} has a new password.")
+    return tell(arguments, {"id": user.id}, f"{user.username} has a new password.")
+
+
+async def update(arguments: Namespace) -> int:
+    if not (arguments.group or arguments.role or arguments.password_stdin):
+        raise Usage("nothing to change: say what, such as --group")
+    password_hash = _password_hash() if arguments.password_stdin else None
+    role = ROLES[arguments.role] if arguments.role else None
+    async with opened_store(arguments) as store:
+        user = await user_of(store, arguments)
+        await users.update_user(
+            store, user.id, group=arguments.group, role=role, password_hash=password_hash, now_ms=now_ms()
+        )
+    return tell(arguments, {"id": user.id}, f"User {user.username} is changed.")
+
+
+async def delete(arguments: Namespace) -> int:
+    async with opened_store(arguments) as store:
+        user = await user_of(store, arguments)
+        await users.delete(store, user.id, now_ms=now_ms())
+    return tell(arguments, {"id": user.id, "status": "deleted"}, f"User {user.username} is deleted.")
 
 
 async def disable(arguments: Namespace) -> int:
@@ -118,10 +144,10 @@ async def enable(arguments: Namespace) -> int:
 
 async def _switch(arguments: Namespace, status: UserStatus) -> int:
     async with opened_store(arguments) as store:
-        user = await user_named(store, arguments.username)
+        user = await user_of(store, arguments)
         await users.set_status(store, user.id, status, now_ms=now_ms())
     word = status.name.lower()
-    return tell(arguments, {"id": user.id, "status": word}, f"{arguments.username} is {word}.")
+    return tell(arguments, {"id": user.id, "status": word}, f"{user.username} is {word}.")
 
 
 def _document(user: UserRow) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class StoreLedger(MemoryLedger):
         self._pending: list[tuple[str, Charge]] = []
         self._writing: list[ChargeRecord] = []
         """The batch that is being written, or that could not be and is written again."""
+        self.failing = False
+        """Whether the last attempt to write charges came to nothing."""
         self._full = asyncio.Event()
         # Unique over processes and restarts, so that a batch that is written twice is charged once; and in the order
         # of time, which keeps the index's new entries together.
@@ -54,6 +56,10 @@ class StoreLedger(MemoryLedger):
     def pending(self) -> int:
         """Charges that have not been written yet."""
         return len(self._pending) + len(self._writing)
+
+    def unwritten(self) -> list[ChargeRecord]:
+        """The charges that have not been written yet, in their order."""
+        return [*self._writing, *(record_of(charge_id, charge) for charge_id, charge in self._pending)]
 
     def load(self, users: Iterable[UserRow], tokens: Iterable[TokenRow]) -> None:
         """Take over balances as they stand in the store. Hold `lock` from reading them until this returns."""
@@ -79,6 +85,7 @@ class StoreLedger(MemoryLedger):
                 await self.flush()
             except Exception:
                 # The batch is kept and written again: whatever this is, it must not end the writing.
+                self.failing = True
                 log.exception("%d charges wait", self.pending)
 
     async def flush(self) -> bool:
@@ -86,15 +93,21 @@ class StoreLedger(MemoryLedger):
         async with self.lock:
             while self._writing or self._pending:
                 if not self._writing:
-                    batch, self._pending = self._pending[:FLUSH_AT], self._pending[FLUSH_AT:]
+                    batch = self._pending[:FLUSH_AT]
                     self._writing = [record_of(charge_id, charge) for charge_id, charge in batch]
+                    del self._pending[: len(batch)]
                 try:
                     balances = await charges.flush(self.store, self._writing, int(time.time() * 1000))
                 except StoreError as error:
-                    log.error("%d charges wait, for the store cannot be written: %s", self.pending, error)
+                    if not self.failing:  # said once, not five times a second; /readyz and a metric go on saying it
+                        log.error("%d charges wait, for the store cannot be written: %s", self.pending, error)
+                    self.failing = True
                     return False
                 self._writing = []
                 self._agree(balances.users, balances.tokens)
+            if self.failing:
+                log.warning("the store can be written again: no charge waits any more")
+            self.failing = False
         return True
 
     def _settled(self, charge: Charge) -> None:

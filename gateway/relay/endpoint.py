@@ -118,6 +118,7 @@ class _Relay:
         self.send = send
         self.exchange = exchange
         self.operation = exchange.operation
+        self.choices = state.call.choices if state.call is not None else 1
         self.task = asyncio.current_task() or _no_task()
         self.hang_up = endpoint.hang_ups.watch(receive, self)
 
@@ -190,6 +191,7 @@ class _Relay:
             incoming.headers,
             body,
             now=time.time(),
+            request_body=self.exchange.outgoing.body,
         )
 
     async def _document(self, incoming: Incoming) -> None:
@@ -254,7 +256,7 @@ class _Relay:
 
     async def _stream(self, incoming: Incoming) -> None:
         """Events: passed on as they come, from the first one that is no error."""
-        watch = StreamWatch(self.operation.ends, strip_usage=self.exchange.strip_usage)
+        watch = StreamWatch(self.operation.ends, strip_usage=self.exchange.strip_usage, choices=self.choices)
         passed = await self._first_events(incoming, watch)
         self.watch = watch
         await self._start(incoming, STREAM_HEADERS)

@@ -17,7 +17,10 @@ DIALECTS: dict[str, Dialect] = {
     "mysql": "mysql",
     "mariadb": "mysql",
 }
+NAMES: dict[Dialect, str] = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL"}
 BUSY_TIMEOUT_MS = 10_000
+
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}")
 
 # user:password@tcp(host:3306)/name, as Go's MySQL driver (and so New API's SQL_DSN) spells it.
 GO_MYSQL = re.compile(r"(?P<user>[^:@/]*)(:(?P<password>.*))?@(tcp)?\((?P<host>[^)]*)\)/(?P<name>[^?]*)")
@@ -38,18 +41,24 @@ class Address:
 
 def parse(text: str) -> Address:
     """
-    Read `sqlite:///relative.db`, `sqlite:////absolute.db`, a plain path, `postgres://`, `postgresql://`, `mysql://`,
-    `mariadb://` (each also with `+driver`) or the MySQL form of Go. Raises `Unsupported`.
+    Read `sqlite:///relative.db`, `sqlite:////absolute.db`, a plain path that begins with `/`, `postgres://`,
+    `postgresql://`, `mysql://`, `mariadb://` (each also with `+driver`) or the MySQL form of Go.
+
+    Raises `Unsupported`, which never shows a text that is not understood: it may hold a password.
     """
     if go := GO_MYSQL.fullmatch(text.partition("?")[0]):
         user, password = quote(go["user"], safe=""), quote(go["password"] or "", safe="")
         return Address("mysql", url=Secret(f"mysql://{user}:{password}@{go['host']}/{go['name']}"))
     scheme, separator, rest = text.partition("://")
     if not separator:
+        if not text.startswith("/"):
+            raise Unsupported("a database is a URL such as sqlite:///file.db, or a path that begins with /")
         return _sqlite(*_cut(text))
     dialect = DIALECTS.get(scheme.partition("+")[0].lower())
     if dialect is None:
-        raise Unsupported(f"{scheme}:// is no database known here: use sqlite:///file.db or a path")
+        # A scheme is shown, and what a slip has put in its place is not.
+        what = f"{scheme}://" if SCHEME.fullmatch(scheme) else "it"
+        raise Unsupported(f"{what} is no database known here: use sqlite:///file.db, or a path that begins with /")
     if dialect != "sqlite":
         return Address(dialect, url=Secret(f"{dialect}://{rest}"))
     if not rest.startswith("/"):
@@ -73,6 +82,12 @@ def _sqlite(path: str, query: str) -> Address:
             raise Unsupported(f"the option {name} of a SQLite path is not understood: only busy_timeout=<ms> is")
         busy_timeout_ms = int(value)
     return Address("sqlite", path=path, busy_timeout_ms=busy_timeout_ms)
+
+
+def check_served(address: Address) -> None:
+    """Raise `Unsupported` for a database that this version knows by name only."""
+    if address.dialect != "sqlite":
+        raise Unsupported(f"{NAMES[address.dialect]} is not served by this version: use a SQLite file")
 
 
 def shown(address: Address) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Column, MetaData, String, Table, select
 
-from .address import Address, parse, shown
-from .errors import ForeignDatabase, SchemaTooNew, Unsupported, translated
+from .address import Address, check_served, parse, shown
+from .errors import ForeignDatabase, SchemaTooNew, translated
 from .schema import metadata
 from .store import Store
 
@@ -87,8 +87,7 @@ def _engine(address: Address) -> "AsyncEngine":
 
     from .sqlite_wal import create_private
 
-    if address.dialect != "sqlite":
-        raise Unsupported(f"{address.dialect} is not served by this version: use a SQLite file")
+    check_served(address)
     with translated():
         create_private(address.path)
     return create_async_engine(URL.create("sqlite+aiosqlite", database=address.path), poolclass=NullPool)
@@ -114,7 +113,7 @@ def _current(connection: "Connection", address: Address) -> str | None:
 def _judge(address: Address, version: str | None, names: set[str]) -> str | None:
     if version is None and names & set(metadata.tables):
         raise ForeignDatabase(
-            f"{shown(address)} holds tables of another program: `tollway adopt` copies them into a database of its own"
+            f"{shown(address)} holds tables of another program: name another folder with --data-dir or DATA_DIR"
         )
     if version is not None and version not in REVISIONS:
         raise SchemaTooNew(

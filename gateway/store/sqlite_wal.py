@@ -100,6 +100,7 @@ class WalPool:
     def __init__(self, path: str, busy_timeout_ms: int) -> None:
         self._path = path
         self._busy_timeout_ms = busy_timeout_ms
+        self._made = False
         self._idle: list[WalConnection] = []
         self._free = asyncio.Semaphore(POOL_SIZE)
 
@@ -109,7 +110,9 @@ class WalPool:
             if self._idle:
                 return self._idle.pop()
             with translated():
-                create_private(self._path)
+                if not self._made:  # later ones open what is there: a file that is gone must not come back empty
+                    create_private(self._path)
+                    self._made = True
                 connection = WalConnection(self._path, self._busy_timeout_ms)
                 await connection.open()
             return connection

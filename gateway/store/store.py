@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from importlib.util import find_spec
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, cast
 
 from databases import Database
@@ -20,8 +19,8 @@ from sqlalchemy import ClauseElement, Delete, Insert, Select, Table, TextClause,
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect as CompilerDialect
 
-from .address import Address, Dialect, parse
-from .errors import Unsupported, translated
+from .address import Address, check_served, parse
+from .errors import translated
 from .sqlite_wal import WalBackend, WalConnection
 
 T = TypeVar("T")
@@ -29,8 +28,6 @@ Row: TypeAlias = Mapping[str, Any]
 Query: TypeAlias = Select[Any] | TextClause
 
 logger = logging.getLogger("tollway.store")
-
-DRIVERS: dict[Dialect, tuple[str, str]] = {"postgresql": ("PostgreSQL", "asyncpg"), "mysql": ("MySQL", "asyncmy")}
 
 
 class _Database(Database):
@@ -255,11 +252,7 @@ def _insert_text(table: Table, names: tuple[str, ...]) -> tuple[str, tuple[str, 
 
 
 def _open_database(address: Address) -> Database:
-    if address.dialect != "sqlite":
-        name, driver = DRIVERS[address.dialect]
-        if find_spec(driver) is None:
-            raise Unsupported(f"{name} needs the driver {driver}, which is not installed")
-        raise Unsupported(f"{name} is not served by this version: use a SQLite file")
+    check_served(address)
     return _Database("sqlite:///", path=address.path, busy_timeout_ms=address.busy_timeout_ms)
 
 

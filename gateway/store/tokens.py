@@ -3,6 +3,7 @@
 import secrets
 import string
 from collections.abc import Iterable, Sequence
+from typing import Any, TypedDict
 
 from sqlalchemy import insert, select, update
 
@@ -127,6 +128,33 @@ async def add_quota(session: Session, token_id: int, delta: int, *, now_ms: int)
 async def set_status(session: Session, token_id: int, status: TokenStatus, *, now_ms: int) -> bool:
     """False if there is no such token."""
     return await session.run(lambda transaction: _change(transaction, token_id, now_ms, status=int(status)))
+
+
+class TokenChanges(TypedDict, total=False):
+    """What may be changed of a token, as `TokenRow` names it."""
+
+    name: str
+    status: TokenStatus
+    unlimited: bool
+    remain_quota: int
+    models: Sequence[str] | None
+    allow_ips: Sequence[str] | None
+    group: str
+    expires_at: int | None
+    requests_per_minute: int
+    tokens_per_minute: int
+    parallel_requests: int
+
+
+async def update_token(session: Session, token_id: int, given: TokenChanges, *, now_ms: int) -> bool:
+    """Change what is given, all or nothing. False if there is no such token."""
+    values: dict[str, Any] = dict(given)
+    for column in ("models", "allow_ips"):
+        if values.get(column) is not None:
+            values[column] = json_text.dump(values[column])
+    if "status" in values:
+        values["status"] = int(values["status"])
+    return await session.run(lambda transaction: _change(transaction, token_id, now_ms, **values))
 
 
 async def set_key_hash(session: Session, token_id: int, key_hash: str, *, now_ms: int) -> bool:

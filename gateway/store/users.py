@@ -94,6 +94,21 @@ async def set_group(session: Session, user_id: int, group: str, *, now_ms: int) 
     return await session.run(lambda transaction: _change(transaction, user_id, now_ms, group=group))
 
 
+async def update_user(
+    session: Session,
+    user_id: int,
+    *,
+    now_ms: int,
+    group: str | None = None,
+    role: Role | None = None,
+    password_hash: str | None = None,
+) -> bool:
+    """Change what is given, all or nothing. False if there is no such user."""
+    given = {"group": group, "role": role and int(role), "password_hash": password_hash}
+    values = {name: value for name, value in given.items() if value is not None}
+    return await session.run(lambda transaction: _change(transaction, user_id, now_ms, **values))
+
+
 async def delete(session: Session, user_id: int, *, now_ms: int) -> bool:
     """Mark as deleted: the name stays taken and the logs stay readable. False if there is no such user."""
     return await session.run(lambda transaction: _change(transaction, user_id, now_ms, deleted_at=now_ms))

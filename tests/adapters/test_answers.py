@@ -36,9 +36,18 @@ def error(code: object) -> bytes:
         *[(404, error(code), "caller") for code in ("thread_not_found", None, 404, {}, [], ["model_not_found"])],
         *[(404, body, "channel") for body in (b"", b"<html>", b'["error"]', b'{"detail":"Not Found"}')],
         (400, error("model_not_found"), "caller"),
+        *[(403, error(code), "caller") for code in ("content_policy_violation", "content_filter", "input_FLAGGED")],
+        *[(403, error(code), "key") for code in ("forbidden", 403, None, [], {"content_filter": 1})],
+        *[(403, {"type": kind}, "caller") for kind in ("moderation_error", "safety_error")],
+        *[(403, {"code": 403, "metadata": data}, "caller") for data in ({"reasons": []}, {"flagged_input": "x"})],
+        *[(403, {"code": 403, "metadata": data}, "key") for data in ({}, None, "reasons", ["reasons"], {"raw": "x"})],
+        (403, {"message": "moderation"}, "key"),
+        (403, b"moderation", "key"),
+        (429, error("content_filter"), "key"),
     ],
 )
-def test_whose_fault_it_is(status: int, body: bytes, fault: str) -> None:
+def test_whose_fault_it_is(status: int, body: bytes | dict[str, object], fault: str) -> None:
+    body = orjson.dumps({"error": body}) if isinstance(body, dict) else body
     failure = refused(status, body)
     assert failure.fault == fault
     assert failure.retryable is (fault != "caller")
@@ -52,6 +61,7 @@ def test_whose_fault_it_is(status: int, body: bytes, fault: str) -> None:
         pytest.param(400, 500, "channel", id="a refusal that is the channel's own defect"),
         pytest.param(500, 400, "caller", id="a server error that is a refusal"),
         pytest.param(503, 429, "key", id="another word for too many requests"),
+        pytest.param(400, 403, "key", id="a bad request that is about the key"),
         pytest.param(429, 200, "channel", id="an error is no success, whatever the mapping says"),
         pytest.param(429, 999, "channel", id="a status that is none"),
     ],
@@ -151,12 +161,63 @@ KEYWORDS = Options().automatic_disable_keywords
         pytest.param(429, b'{"error":{"message":"Rate limit reached"}}', False, id="a rate limit passes"),
         pytest.param(403, b"forbidden", False, id="one forbidden thing"),
         pytest.param(400, b"permission denied", False, id="the caller's own fault, with a keyword in it"),
-        pytest.param(429, b"x" * 16384 + b"permission denied", False, id="a keyword beyond the first 16 KiB"),
+        pytest.param(429, b"x" * 500 + b"permission denied", False, id="a keyword in a page"),
         pytest.param(403, b"\xff\xfepermission denied", True, id="bytes that are no text"),
+        pytest.param(403, {"message": "no", "code": "Permission  Denied"}, True, id="a keyword as the code"),
+        pytest.param(403, {"message": "no", "type": "permission denied"}, True, id="a keyword as the type"),
+        pytest.param(403, {"message": "x" * 9000 + "permission denied"}, True, id="a long message"),
+        pytest.param(403, {"message": ["permission denied"], "code": 403}, False, id="a message that is no text"),
+        pytest.param(403, {"message": "no", "param": "permission denied"}, False, id="a keyword in another field"),
+        pytest.param(403, {"metadata": {"raw": "permission denied"}}, False, id="a keyword in what is quoted"),
+        pytest.param(403, b'{"error":"permission denied"}', True, id="an error that is a text"),
+        pytest.param(403, b'[{"error":{"message":"Permission denied on resource"}}]', True, id="an error in a list"),
+        pytest.param(
+            403, b'{"message":"The security token included in the request is invalid."}', True, id="an error by itself"
+        ),
+        pytest.param(403, b'{"detail":[{"input":"permission denied"}]}', False, id="no error at all"),
+        pytest.param(403, b'["permission denied"]', False, id="a list"),
     ],
 )
-def test_whether_the_key_is_dead(status: int, body: bytes, dead: bool) -> None:
+def test_whether_the_key_is_dead(status: int, body: bytes | dict[str, object], dead: bool) -> None:
+    body = orjson.dumps({"error": body}) if isinstance(body, dict) else body
     assert key_is_dead(refused(status, body), KEYWORDS) is dead
+
+
+def asking(text: str) -> bytes:
+    return orjson.dumps({"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]})
+
+
+@pytest.mark.parametrize(
+    ("request_body", "dead"),
+    [
+        pytest.param(asking("Hello!"), True, id="another text"),
+        pytest.param(asking("He said: Permission\tDENIED. So?"), False, id="the keyword itself"),
+        pytest.param(asking("denied permission"), True, id="its words"),
+        pytest.param(b'{"prompt":"permissi\\u006fn\\ndenied"}', False, id="the keyword in escapes"),
+        pytest.param(b'{"metadata":{"permission denied":1}}', False, id="the keyword as a name"),
+        pytest.param(b"--b\r\n\r\n\xffpermission denied\r\n--b--", False, id="a form"),
+        pytest.param(b'{"a":' * 500 + b'"permission denied"' + b"}" * 500, False, id="nested deeply"),
+    ],
+)
+def test_a_key_does_not_die_of_what_the_caller_wrote(request_body: bytes, dead: bool) -> None:
+    quoting = orjson.dumps({"error": {"message": "Refused: permission denied", "code": 403}})
+    assert key_is_dead(refused(403, quoting), KEYWORDS, request_body) is dead
+
+
+def test_a_second_keyword_that_the_caller_did_not_write_counts() -> None:
+    quoting = b'{"error":{"message":"permission denied: your account is not authorized"}}'
+    assert key_is_dead(refused(403, quoting), KEYWORDS, asking("permission denied"))
+
+
+def test_an_unauthorized_key_is_dead_whatever_the_caller_wrote() -> None:
+    assert key_is_dead(refused(401, b"permission denied"), KEYWORDS, asking("permission denied"))
+
+
+def test_moderated_content_kills_no_key() -> None:
+    flagged = {"code": 403, "message": "permission denied", "metadata": {"flagged_input": "permission denied"}}
+    failure = refused(403, orjson.dumps({"error": flagged}))
+    assert not key_is_dead(failure, KEYWORDS)
+    assert not failure.retryable
 
 
 def test_a_mapped_401_does_not_kill_the_key() -> None:

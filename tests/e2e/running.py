@@ -18,6 +18,7 @@ import httpx
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
+from tollway.gateway.http_protocol import HttpProtocol
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ def served(app: ASGIApp, **options: Any) -> Iterator[Served]:
     config = uvicorn.Config(
         app,
         **{
-            "http": "httptools",
+            "http": HttpProtocol,
             "access_log": False,
             "log_level": "warning",
             "server_header": False,

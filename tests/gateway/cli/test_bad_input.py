@@ -1,6 +1,7 @@
 """Everything that can be typed wrong ends in one sentence that names it, and never in a traceback."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,10 +10,19 @@ from .conftest import Tollway
 CHANNEL = ("channel", "create", "--name", "c", "--models", "m")
 OPENAI = (*CHANNEL, "--type", "openai", "--key", "sk-1")
 TOKEN = ("token", "create", "--user", "ann", "--name", "t")
+NO_KEY = "argument --key-stdin: standard input held no key"
 
-WRONG = {
+WRONG: dict[str, tuple[Any, ...]] = {
     "no command": ((), "a command is missing"),
     "an unknown command": (("frobnicate",), "'frobnicate' is no command"),
+    "a command with a slip": (("chanel", "list"), "did you mean channel?"),
+    "an action with a slip": (("user", "lsit"), "did you mean list?"),
+    "a choice with a slip": (("user", "create", "--username", "bob", "--role", "admn"), "did you mean admin?"),
+    "no key where keys come from standard input": ((*CHANNEL, "--type", "openai", "--key-stdin"), NO_KEY, ""),
+    "no key there for a type that needs none": ((*CHANNEL, "--type", "echo", "--key-stdin"), NO_KEY, "\n , \n"),
+    "a bad key from standard input": ((*CHANNEL, "--type", "openai", "--key-stdin"), "--key-stdin: must be", "s k"),
+    "a data directory before the command, and no command": (("--data-dir", "x"), "a command is missing"),
+    "a data directory that is not named": (("--data-dir",), "a command is missing"),
     "a group without its action": (("user",), "ACTION"),
     "an unknown flag": (("user", "list", "--colour"), "--colour"),
     "an abbreviated flag": (("user", "create", "--user", "bob"), "--username"),
@@ -114,13 +124,14 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize(
-    ("argv", "sentence", "status"),
-    [(*case, 2) for case in WRONG.values()] + [(*case, 1) for case in IMPOSSIBLE.values()],
+    ("case", "status"),
+    [(case, 2) for case in WRONG.values()] + [(case, 1) for case in IMPOSSIBLE.values()],
     ids=[*WRONG, *IMPOSSIBLE],
 )
-def test_it_is_refused_in_one_sentence(argv: tuple[object, ...], sentence: str, status: int, tollway: Tollway) -> None:
+def test_it_is_refused_in_one_sentence(case: tuple[Any, ...], status: int, tollway: Tollway) -> None:
+    argv, sentence, stdin = (*case, "1234567")[:3]
     tollway("user", "create", "--username", "ann", "--quota", 10)
-    ended = tollway(*argv, stdin="1234567")
+    ended = tollway(*argv, stdin=stdin)
     assert sentence in ended.err
     assert ended.err.startswith("tollway")
     assert ended.err.count("\n") == 1
@@ -133,16 +144,24 @@ def test_it_is_refused_in_one_sentence(argv: tuple[object, ...], sentence: str, 
         ("PORT", "http", "PORT must be a port"),
         ("CRYPTO_SECRET", "short", "CRYPTO_SECRET must be a secret"),
         ("SQL_DSN", "oracle://host/db", "oracle:// is no database known here"),
-        ("SQL_DSN", "postgres://host/db", "PostgreSQL"),
+        ("SQL_DSN", "postgres://me:hunter2@host/db", "PostgreSQL is not served by this version: use a SQLite file"),
+        ("SQL_DSN", "mysql://me:hunter2@host/db", "MySQL is not served by this version: use a SQLite file"),
+        ("SQL_DSN", "me:hunter2@tcp(host:3306)/db", "MySQL is not served by this version: use a SQLite file"),
+        ("SQL_DSN", "garbage", "a URL such as sqlite:///file.db"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(
-    variable: str, value: str, sentence: str, tollway: Tollway, monkeypatch: pytest.MonkeyPatch
+    variable: str, value: str, sentence: str, tollway: Tollway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
-    ended = tollway("user", "list")
-    assert ended.status == 2
-    assert sentence in ended.err
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for argv in (("user", "list"), ("user", "create", "--username", "ann"), ("db", "upgrade"), ("serve", "--port", 0)):
+        ended = tollway(*argv)
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert sentence in ended.err
+        assert "hunter2" not in ended.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_file_in_place_of_the_data_directory_is_named(tollway: Tollway, tmp_path: Path) -> None:

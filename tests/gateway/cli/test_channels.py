@@ -46,7 +46,7 @@ def test_every_flag_reaches_the_channel(done: Done, in_store: InStore) -> None:
         "--auto-ban": "false",
     }
     argv = [part for flag in flags.items() for part in flag]
-    assert done("channel", "create", *argv, "--key", KEYS[0], "--key", f"{KEYS[1]},{KEYS[0]}") == {"id": 1}
+    assert done("channel", "create", *argv, "--key", KEYS[0], "--key", f"{KEYS[1]},{KEYS[0]}")["id"] == 1
     channel = stored(in_store)
     assert channel.type is ChannelType.AZURE
     assert [key.reveal() for key in channel.keys] == list(KEYS)

@@ -141,9 +141,20 @@ def test_prices_are_listed_and_unset(done: Done) -> None:
 
 def test_groups_are_set_listed_and_deleted(done: Done) -> None:
     done("group", "set", "vip", "--ratio", "0.80", "--description", "old friends")
-    assert done("group", "list") == [{"name": "vip", "ratio": "0.80", "description": "old friends"}]
+    vip = {"name": "vip", "ratio": "0.80", "description": "old friends", "source": "group set"}
+    assert vip in done("group", "list")
     done("group", "delete", "vip")
-    assert done("group", "list") == []
+    assert vip not in done("group", "list")
+
+
+def test_groups_are_listed_with_where_their_ratio_comes_from(done: Done) -> None:
+    def listed() -> dict[str, tuple[str, str]]:
+        return {each["name"]: (each["ratio"], each["source"]) for each in done("group", "list")}
+
+    assert listed() == dict.fromkeys(("default", "vip", "svip"), ("1", "default"))
+    done("option", "set", "GroupRatio", '{"default": 1, "staff": 0.5}')
+    done("group", "set", "staff", "--ratio", "0.25")
+    assert listed() == {"default": ("1", "option GroupRatio"), "staff": ("0.25", "group set")}
 
 
 def test_the_schema_is_shown_and_made(done: Done, tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ WITHIN_S = 20
 
 
 @contextmanager
-def running(*argv: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def running(*argv: str, cwd: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
     environ = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "PATH", "TMPDIR")}
     process = subprocess.Popen(
-        [*TOLLWAY, *argv], cwd=cwd, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*TOLLWAY, *argv], cwd=cwd, env=environ | more, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         yield process
@@ -108,6 +108,14 @@ def test_each_demonstration_has_one_fresh_key_and_the_rest_once(tmp_path: Path) 
     (channel,) = once("channel", "list", "--data-dir", "d", cwd=tmp_path)
     assert channel["type"] == 1000
     assert len(channel["models"]) == 7
+
+
+def test_a_demonstration_is_led_to_no_other_gateways_data(tmp_path: Path) -> None:
+    elsewhere = {"SQL_DSN": "root:pw@host/x", "SQLITE_PATH": "other.db", "DATA_DIR": "other", "CRYPTO_SECRET": "short"}
+    with running("demo", "--port", "0", "--json", cwd=tmp_path, **elsewhere) as process:
+        assert process.stdout is not None
+        assert ask(f"{json.loads(process.stdout.readline())['address']}/readyz", "") == 200
+    assert [path.name for path in tmp_path.iterdir()] == ["demo-data"]
 
 
 def test_commands_work_beside_a_server_and_it_takes_them_over(tmp_path: Path, unused_port: int) -> None:

@@ -135,7 +135,7 @@ async def test_another_programs_database_is_refused_and_left_alone(empty: Store)
     execute(path, "CREATE TABLE users (id INTEGER PRIMARY KEY, access_token TEXT)")
     before = schema_of(path)
     for attempt in (migrate.needs_upgrade(empty), migrate.upgrade(str(path))):
-        with pytest.raises(ForeignDatabase, match="tollway adopt"):
+        with pytest.raises(ForeignDatabase, match="name another folder with --data-dir"):
             await attempt
     assert schema_of(path) == before
 

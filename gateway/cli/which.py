@@ -1,0 +1,59 @@
+"""Which user, token or channel a command is about: its name or its id behind the command, or a flag that says which."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from ..store import Store, users
+from ..store.names import Kind, meant_by
+from ..store.records import UserRow
+from .arguments import name, number
+from .failures import Failure
+from .session import user_named
+
+FLAGS = {"user": "--username", "token": "--id", "channel": "--id"}
+
+
+def add_which(parser: ArgumentParser, kind: Kind) -> Any:
+    """Add the argument and the flag that may stand for it; the group of which a call has exactly one."""
+    either = parser.add_mutually_exclusive_group(required=True)
+    typed = either.add_argument("which", nargs="?", metavar=kind.upper(), help=f"the {kind}'s name or id")
+    # With "?" argparse would take it for absent as soon as a flag stands before it; the group requires it already.
+    typed.nargs = None
+    if kind == "user":
+        either.add_argument("--username", type=name, metavar="NAME", help="in place of USER: the user's name")
+    else:
+        either.add_argument(
+            "--id", type=number, metavar="N", help=f"in place of {kind.upper()}: the id, as `list` shows it"
+        )
+    return either
+
+
+async def id_of(store: Store, kind: Kind, arguments: Namespace) -> int:
+    """The id that is meant; one given as `--id` need not exist. Raises `Failure` for no row, and for several."""
+    typed: str | None = arguments.which
+    if typed is None:
+        return arguments.id
+    match await meant_by(store, kind, typed):
+        case (row_id,):
+            return row_id
+        case ():
+            raise unknown(kind, typed)
+        case found:
+            ids = ", ".join(map(str, found))
+            raise Failure(f"{typed!r} may be any of the {kind}s {ids}: say which with {FLAGS[kind]}")
+
+
+async def user_of(store: Store, arguments: Namespace) -> UserRow:
+    """The user who is meant. Raises `Failure`."""
+    if arguments.which is None:
+        return await user_named(store, arguments.username)
+    user_id = await id_of(store, "user", arguments)
+    user = await users.by_id(store, user_id)
+    if user is None:
+        raise unknown("user", arguments.which)
+    return user
+
+
+def unknown(kind: Kind, which: int | str) -> Failure:
+    shown = which if str(which).isdecimal() else repr(which)
+    return Failure(f"the {kind} {shown} does not exist")

@@ -1,0 +1,29 @@
+"""Rows by what an operator types: a name, which need not be unique, or an id."""
+
+from typing import Literal
+
+from sqlalchemy import select
+
+from .schema import channels, tokens, users
+from .store import Session
+
+Kind = Literal["user", "token", "channel"]
+
+COLUMNS = {
+    "user": (users.c.id, users.c.username, users.c.deleted_at),
+    "token": (tokens.c.id, tokens.c.name, tokens.c.deleted_at),
+    "channel": (channels.c.id, channels.c.name, None),
+}
+LONGEST_ID = len(str(2**63))
+
+
+async def meant_by(session: Session, kind: Kind, text: str) -> tuple[int, ...]:
+    """The ids of the rows, not deleted, whose name this is or whose id it is, in order. No key is decrypted."""
+    row_id, name, deleted_at = COLUMNS[kind]
+    meant = name == text
+    if text.isascii() and text.isdecimal() and len(text) < LONGEST_ID:
+        meant |= row_id == int(text)
+    query = select(row_id).where(meant).order_by(row_id)
+    if deleted_at is not None:
+        query = query.where(deleted_at.is_(None))
+    return tuple(row["id"] for row in await session.all(query))

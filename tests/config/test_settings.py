@@ -1,0 +1,68 @@
+"""Settings from the environment, and messages that name a variable without showing a secret."""
+
+import pytest
+from tollway.config.settings import VARIABLES, SettingError, Settings
+
+DSN_SECRETS = [
+    "root:s3cretpw@dbhost/tollway",
+    "root:s3cretpw@dbhost",
+    "root:s3c/re@tpw@dbhost:3306/tollway",
+    "root:s3cretpw@mysql://dbhost/tollway",
+    "root:s3cretpw://dbhost/tollway",
+]
+
+
+def refusal(name: str, text: str) -> str:
+    with pytest.raises(SettingError) as caught:
+        Settings.from_environ({name: text})
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["CRYPTO_SECRET", "METRICS_TOKEN"])
+def test_a_secret_that_is_too_short_is_named_and_not_shown(name: str) -> None:
+    assert refusal(name, "hunter2-short") == f"{name} must be a secret: it needs at least 16 characters"
+
+
+@pytest.mark.parametrize("name", ["SQL_DSN", "DATABASE_URL"])
+@pytest.mark.parametrize("text", DSN_SECRETS)
+def test_an_address_with_credentials_and_no_scheme_is_named_and_not_shown(name: str, text: str) -> None:
+    message = refusal(name, text)
+    assert message.startswith(f"{name} must be a database URL: ")
+    for part in ("root", "s3c", "dbhost"):
+        assert part not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tollway.db",
+        "/srv/tollway.db",
+        "./odd:name.db",
+        "/srv/a:b/c@d/tollway.db",
+        "C:\\data\\a@b\\tollway.db",
+        "sqlite:////srv/tollway.db",
+        "sqlite:///tollway.db?busy_timeout=5",
+        "postgresql+asyncpg://root:s3cretpw@dbhost/tollway",
+        "mysql://root:s3:cr@etpw@dbhost/tollway",
+        "root:s3cretpw@tcp(dbhost:3306)/tollway",
+        "root:s3:cr@et/pw@(dbhost)/tollway?charset=utf8",
+    ],
+)
+def test_what_can_be_a_database_is_passed_on(text: str) -> None:
+    assert Settings.from_environ({"SQL_DSN": text}).database_url == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("PORT", "http"), ("PORT", "65536"), ("CONNECT_TIMEOUT", "soon"), ("ACCESS_LOG", "perhaps")]
+)
+def test_another_value_that_cannot_be_used_is_shown(name: str, text: str) -> None:
+    message = refusal(name, text)
+    assert message.startswith(f"{name} must be ")
+    assert repr(text) in message
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert Settings.from_environ({}) == Settings()
+    assert Settings.from_environ({variable.name: " " for variable in VARIABLES}) == Settings()
