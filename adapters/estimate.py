@@ -23,7 +23,7 @@ from .media_estimate import (
     spoken_tokens,
     text_of,
 )
-from .text_estimate import Sent, estimate_call, estimate_input, estimate_text, is_plain, most_sent, sent_by
+from .text_estimate import Sent, estimate_call, estimate_input, estimate_text, is_plain, likely_sent, most_sent
 
 __all__ = ["estimate_call", "estimate_input", "estimate_text", "most_usage", "settled_usage"]
 
@@ -149,12 +149,12 @@ def _text_usage(call: Call, reported: Usage | None, delivered: int, audio_bytes:
         delivered = 0
     spoken = -(-audio_bytes // SPOKEN_BYTES_PER_TOKEN)
     if reported is None:
-        sent = sent_by(call.document or {})
+        sent = likely_sent(call)
         return _with_sent(Usage(output_tokens=delivered + spoken, output_audio_tokens=spoken, estimated=True), sent)
     usage = replace(reported, seconds=ZERO) if reported.seconds else reported
     usage = _bounded(call, usage)
     if not usage.input_tokens:
-        usage = _with_sent(usage, sent_by(call.document or {}))
+        usage = _with_sent(usage, likely_sent(call))
     if delivered + spoken > MOST_UNSEEN * usage.output_tokens:
         audio = max(usage.output_audio_tokens, spoken)
         usage = replace(usage, output_tokens=delivered + spoken, output_audio_tokens=audio, estimated=True)

@@ -106,6 +106,14 @@ def most_sent(call: Call) -> Sent:
     return sent._replace(tokens=max(sent.tokens, text + sent.media))
 
 
+def likely_sent(call: Call) -> Sent:
+    """What a call has probably sent: never more than was held for it."""
+    sent = sent_by(call.document or {})
+    if call.body and is_plain(call):
+        return sent._replace(tokens=min(sent.tokens, len(call.body) // BYTES_PER_TOKEN + 1))
+    return sent
+
+
 def estimate_input(document: Document) -> int:
     """Input tokens of a request in OpenAI's dialect: all of its text, and media counted flat or by its length."""
     return sent_by(document).tokens
