@@ -7,30 +7,12 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from ...adapters.errors import InternalError, UpstreamRefused
-from ...adapters.outgoing import Headers
+from ...adapters.outgoing import TOKEN, TRANSPORTS_OWN, Headers
 
 MOST_KEPT = 1024
 
-TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 PRINTABLE = re.compile(r"[!-~]+")
 HOST_NAME = re.compile(r"[a-z0-9._-]{1,253}")
-
-# How a message is framed and to whom it goes is decided here; a second opinion in a header is request smuggling.
-OURS = frozenset(
-    {
-        b"accept-encoding",
-        b"connection",
-        b"content-length",
-        b"expect",
-        b"host",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
 
 
 class Origin(NamedTuple):
@@ -141,7 +123,7 @@ class RequestWriter:
     def _prefix(self, name: bytes) -> bytes:
         if not TOKEN.fullmatch(name):
             raise InternalError("An outgoing header has a malformed name.")
-        if name.lower() in OURS:
+        if name.lower() in TRANSPORTS_OWN:
             raise InternalError(f"The header {name.decode('ascii')} of an outgoing request is the transport's to set.")
         prefix = b"\r\n" + name + b": "
         if len(self._prefixes) < MOST_KEPT:

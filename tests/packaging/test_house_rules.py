@@ -68,3 +68,23 @@ def test_nothing_is_left_for_later(mark: str, sources: dict[str, str]) -> None:
 def test_every_module_says_what_it_is(sources: dict[str, str]) -> None:
     silent = [path for path, text in sources.items() if text.strip() and not ast.get_docstring(ast.parse(text))]
     assert not silent
+
+
+def test_every_link_between_documents_leads_somewhere(checkout: Path) -> None:
+    documents = [checkout / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "tests/RESULTS.md")]
+    documents += [checkout / folder / "README.md" for folder in ("adapters", "middleware", "deploy")]
+    links = [
+        (document, link.partition("#")[0])
+        for document in documents
+        for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
+        if "://" not in link
+    ]
+    assert links
+    assert not [(str(document), link) for document, link in links if link and not (document.parent / link).exists()]
+
+
+def test_the_readme_shows_what_a_request_costs(checkout: Path) -> None:
+    text = (checkout / "README.md").read_text(encoding="utf-8")
+    table = text.partition("<!-- bench:start -->")[2].partition("<!-- bench:end -->")[0]
+    assert "CPU us per request" in table
+    assert "Tollway / raw" in table
