@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
+from ...adapters.outgoing import TRANSPORTS_OWN
 from ...adapters.provider import whole_url
 from ...adapters.registry import PROVIDERS
 from ...config.channel import Channel, ChannelType, MappingCycle, mapped_model
-from ..upstream.request import OURS
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 VISIBLE = re.compile(r"[!-~]+")
@@ -146,7 +146,7 @@ def _header_problems(override: Mapping[str, str]) -> Iterator[ChannelProblem]:
     for name, value in override.items():
         if not TOKEN.fullmatch(name):
             yield ChannelProblem("header_override", f"has a name that no header can have: {name!r}")
-        if name.lower().encode() in OURS:
+        if name.lower().encode() in TRANSPORTS_OWN:
             yield ChannelProblem("header_override", f"must not set {name}: the gateway does")
         if not VALUE.fullmatch(value):
             yield ChannelProblem("header_override", f"has a line break or another control character in {name}")
