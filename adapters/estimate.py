@@ -23,9 +23,9 @@ from .media_estimate import (
     spoken_tokens,
     text_of,
 )
-from .text_estimate import Sent, estimate_call, estimate_input, estimate_text, is_plain, likely_sent, most_sent
+from .text_estimate import Sent, estimate_input, estimate_text, is_plain, likely_sent, most_sent
 
-__all__ = ["estimate_call", "estimate_input", "estimate_text", "most_usage", "settled_usage"]
+__all__ = ["estimate_input", "estimate_text", "most_usage", "settled_usage"]
 
 TEXT = frozenset({"chat_completions", "completions", "embeddings", "moderations"})
 """Operations that are charged by tokens alone."""

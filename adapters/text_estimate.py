@@ -82,18 +82,13 @@ def is_plain(call: Call) -> bool:
     )
 
 
-def estimate_call(call: Call) -> int:
+def most_sent(call: Call) -> Sent:
     """
-    Input tokens to reserve for a call.
+    What a call sends, at most.
 
     A body is taken by its bytes, which counts all of its JSON in and so errs on the high side. What is long, or may
     name a picture or a file, is looked into: media is not text.
     """
-    return most_sent(call).tokens
-
-
-def most_sent(call: Call) -> Sent:
-    """What a call sends, at most."""
     if call.is_form or call.operation.name.startswith("images_"):
         fields = (call.document or {}).values()
         text = sum(estimate_text(each) for each in fields if isinstance(each, str) and not each.startswith("data:"))

@@ -28,7 +28,7 @@ from msgspec import UNSET, Struct, UnsetType
 from ..adapters.call import Call
 from ..adapters.operations import Operation
 from ..config.channel import Channel
-from ..config.pricing import Breakdown, Usage, quota_for
+from ..config.pricing import Usage
 from ..config.tariff import Tariff
 
 
@@ -128,11 +128,6 @@ class Charge(Struct, frozen=True):
     principal: Principal | None
     attempt: Attempt | None
     upstream_model: str = ""
-
-    @property
-    def breakdown(self) -> Breakdown:
-        """The lines that `quota` is the sum of."""
-        return () if self.tariff is None else quota_for(self.usage, self.tariff.price, self.tariff.ratio)[1]
 
 
 class Hold(Protocol):

@@ -6,8 +6,9 @@ from typing import Any
 import orjson
 import pytest
 from tollway.adapters.call import Call
-from tollway.adapters.estimate import estimate_call, estimate_input, settled_usage
+from tollway.adapters.estimate import estimate_input, settled_usage
 from tollway.adapters.operations import BY_PATH
+from tollway.adapters.text_estimate import most_sent
 from tollway.config.price_book import PriceBook
 from tollway.config.pricing import Price, Usage, quota_for
 
@@ -155,7 +156,7 @@ def test_pictures_to_edit_may_be_addresses(field: str) -> None:
     picture = "data:image/png;base64," + "A" * 100_000
     asked = call("/v1/images/edits", {"prompt": "x", field: picture if field == "image" else [picture]})
     assert settle(asked, None, images=1).input_tokens == 1106
-    assert estimate_call(asked) == 6693
+    assert most_sent(asked).tokens == 6693
 
 
 SPEAK = {"input": "word " * 800, "voice": "alloy"}
