@@ -3,6 +3,7 @@
 from decimal import ROUND_CEILING, ROUND_HALF_UP, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 
 QUOTA_PER_USD = 500_000
+MICRODOLLARS_PER_QUOTA = 1_000_000 // QUOTA_PER_USD
 MAX_QUOTA = 2**63 - 1
 
 ZERO = Decimal(0)
@@ -14,6 +15,15 @@ EXACT = Context(prec=200, traps=[DivisionByZero, Inexact, InvalidOperation, Over
 
 class QuotaOverflow(ArithmeticError):
     """An amount beyond `MAX_QUOTA`, which the database's 64-bit columns cannot hold."""
+
+
+def dollars(quota: int) -> str:
+    """Quota as dollars, exactly: 1 quota is $0.000002."""
+    micro = abs(quota) * MICRODOLLARS_PER_QUOTA
+    text = f"{micro // 1_000_000}.{micro % 1_000_000:06d}"
+    while text.endswith("0") and len(text.partition(".")[2]) > 2:
+        text = text[:-1]
+    return f"{'-' if quota < 0 else ''}${text}"
 
 
 def round_half_up(amount: Decimal) -> int:

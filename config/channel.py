@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .secret import Secret
+from .secret import MASK, Secret
 
 Disconnect = Literal["cancel", "drain"]
 KeyMode = Literal["random", "polling"]
@@ -54,6 +55,10 @@ class ChannelType(IntEnum):
     ECHO = 1000
 
 
+SHORTEST_SECRET = 8
+"""Characters of a key. What is shorter, such as `none`, may stand in any text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Channel:
     """
@@ -62,7 +67,8 @@ class Channel:
     `priority`: higher tiers are tried first. `weight`: share of the traffic inside a tier; 0 beside a positive weight
     is tried last. `models` are the names clients use; `model_mapping` says what the upstream calls them.
     `disconnect`: what happens when the client hangs up: `cancel` stops the upstream and charges what was delivered,
-    `drain` reads on to learn the usage. `disabled_keys` holds indexes into `keys`.
+    `drain` reads on to learn the usage. `disabled_keys` holds indexes into `keys`. `prompt_cache_ratio`: what a cached
+    input token costs here, as a share of an input token's price (0 to 1), or None for what the price says.
     """
 
     id: int
@@ -88,6 +94,14 @@ class Channel:
     test_model: str = ""
     proxy: str = ""
     tag: str = ""
+    prompt_cache_ratio: Decimal | None = None
+
+    def without_keys(self, text: str) -> str:
+        """What an upstream has said, with the keys masked that it repeats."""
+        for key in self.keys:
+            if len(key.reveal()) >= SHORTEST_SECRET:
+                text = text.replace(key.reveal(), MASK)
+        return text
 
 
 class MappingCycle(ValueError):

@@ -7,9 +7,9 @@ The options are New API's and keep its shapes, each as JSON text: `GroupRatio` {
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import NoReturn, Self, cast
 
@@ -26,6 +26,7 @@ ADD, REMOVE = "+:", "-:"
 ONE = Decimal(1)
 MAX_RATIO = 1_000_000
 MAX_DIGITS = 28
+MOST_PLACES = 1000
 
 Ratios = Mapping[str, Decimal]
 Labels = Mapping[str, str]
@@ -112,11 +113,11 @@ class GroupRatios:
     def to_options(self) -> dict[str, str]:
         """The option rows of this snapshot; `from_options` gives the snapshot back."""
         return {
-            GROUP_RATIO: _dump(self.ratios),
-            GROUP_GROUP_RATIO: _dump(self.special),
-            USER_USABLE_GROUPS: _dump(self.usable_groups),
-            SPECIAL_USABLE_GROUP: _dump(self.special_usable_groups),
-            AUTO_GROUPS: _dump(self.auto),
+            GROUP_RATIO: dump_exact(self.ratios),
+            GROUP_GROUP_RATIO: dump_exact(self.special),
+            USER_USABLE_GROUPS: dump_exact(self.usable_groups),
+            SPECIAL_USABLE_GROUP: dump_exact(self.special_usable_groups),
+            AUTO_GROUPS: dump_exact(self.auto),
         }
 
 
@@ -124,7 +125,8 @@ def _check_ratios(where: str, ratios: Ratios) -> None:
     for group, ratio in ratios.items():
         if not ratio.is_finite() or not 0 <= ratio <= MAX_RATIO:
             raise GroupError(f"{where}.{group}: a ratio is a number from 0 to {MAX_RATIO}, not {ratio}")
-        if len(ratio.as_tuple().digits) > MAX_DIGITS:
+        # 0.0...01 has one digit only, and yet fills memory as a fraction.
+        if len(ratio.as_tuple().digits) > MAX_DIGITS or (ratio and ratio.adjusted() < -MAX_DIGITS):
             raise GroupError(f"{where}.{group}: a ratio has at most {MAX_DIGITS} digits, not {ratio}")
 
 
@@ -136,6 +138,8 @@ def _load(option: str, text: str) -> object:
         return json.loads(text, parse_float=Decimal, parse_int=Decimal, parse_constant=refuse)
     except json.JSONDecodeError as exc:
         raise GroupError(f"{option}: not JSON: {exc}") from exc
+    except (RecursionError, InvalidOperation):
+        raise GroupError(f"{option}: nested too deeply, or with a number beyond all bounds") from None
 
 
 def _table(where: str, value: object) -> dict[str, object]:
@@ -171,13 +175,14 @@ def _names(where: str, value: object) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _dump(value: object) -> str:
-    """Compact JSON. The json module has no way to write a Decimal as a number without going through a float."""
+def dump_exact(value: object) -> str:
+    """Compact JSON with every digit of a number; the json module writes a Decimal as a float, or not at all."""
     if isinstance(value, Decimal):
-        return f"{value:f}"
+        # Written out, 1e999999999 would fill the memory.
+        return f"{value:f}" if abs(value.adjusted()) <= MOST_PLACES else str(value)
     if isinstance(value, Mapping):
         rows = cast("Mapping[str, object]", value)
-        return "{" + ",".join(f"{_dump(key)}:{_dump(inner)}" for key, inner in rows.items()) + "}"
-    if isinstance(value, tuple):
-        return "[" + ",".join(_dump(inner) for inner in cast("tuple[object, ...]", value)) + "]"
+        return "{" + ",".join(f"{dump_exact(key)}:{dump_exact(inner)}" for key, inner in rows.items()) + "}"
+    if isinstance(value, tuple | list):
+        return "[" + ",".join(dump_exact(inner) for inner in cast("Sequence[object]", value)) + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -7,17 +7,62 @@ is accepted where it has the option (`NEW_API_NAMES`).
 """
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+
+from .price import read_cache_ratio
 
 
 class OptionError(ValueError):
     """An option that is unknown, not of its type or out of its range. The message names it."""
 
 
-def option(default: Any, meaning: str, *, low: float | None = None, high: float | None = None) -> Any:
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    kind: str = "",
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
+    """A field. `parse` reads text that is not just a number, a switch or a list; `kind` then says what it has to be."""
+    return dataclasses.field(
+        default=default, metadata={"meaning": meaning, "low": low, "high": high, "kind": kind, "parse": parse}
+    )
+
+
+def one_of(*choices: str) -> dict[str, Any]:
+    """For options that are a word out of these."""
+
+    def parse(text: str) -> str:
+        return choices[choices.index(text.strip().lower())]
+
+    return {"kind": " or ".join(choices), "parse": parse}
+
+
+MOST_IN_A_WINDOW = 100_000
+"""A window keeps a number for each request in it, so there has to be a bound."""
+
+GroupLimits = tuple[tuple[str, int, int], ...]
+"""(group, requests, successful requests) each."""
+
+
+def _group_limits(text: str) -> GroupLimits:
+    """New API's `{"group": [requests, successful requests]}`. Raises `ValueError`."""
+    found: dict[str, list[int]] = json.loads(text)
+    return tuple(
+        (str(group), _in_a_window(total), _in_a_window(successes)) for group, (total, successes) in found.items()
+    )
+
+
+def _in_a_window(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= MOST_IN_A_WINDOW:
+        raise ValueError
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +122,64 @@ class Options:
     )
     requests_per_minute_address: int = option(0, "Requests that one address may make in a minute.", low=0)
     parallel_requests_address: int = option(0, "Requests that one address may have open at once.", low=0)
+    limits_without_redis: str = option(
+        "local",
+        "While Redis is away: local (each process counts for itself) or refuse (answer 503 to whom a limit applies).",
+        **one_of("local", "refuse"),
+    )
+    model_request_limit: bool = option(
+        False, "Limit each user's model requests by the three options below, over all of his keys."
+    )
+    model_request_minutes: int = option(1, "The window, in minutes, in which they are counted.", low=1, high=43_200)
+    model_request_total: int = option(
+        0, "Model requests, failed ones too, that a user may make in the window.", low=0, high=MOST_IN_A_WINDOW
+    )
+    model_request_successes: int = option(
+        1000, "Successful model requests that a user may make in the window.", low=0, high=MOST_IN_A_WINDOW
+    )
+    model_request_groups: tuple[tuple[str, int, int], ...] = option(
+        (),
+        "Groups with numbers of their own in place of these two, as JSON: group -> [requests, successful requests].",
+        kind=f'a JSON object of pairs of whole numbers from 0 to {MOST_IN_A_WINDOW}, such as {{"vip": [0, 5000]}}',
+        parse=_group_limits,
+    )
     default_max_tokens: int = option(
-        4096, "Output tokens reserved when a request sets no limit of its own.", low=1, high=10_000_000
+        4096,
+        "Output tokens held for a request that sets no limit of its own (max_tokens).",
+        low=1,
+        high=10_000_000,
+    )
+    charge_interrupted: bool = option(
+        False,
+        "Charge what was held for requests that the gateway's own end cut off. Off: they cost nothing.",
     )
     accept_unknown_models: bool = option(
         False, "Serve models that have no price, at no charge, instead of refusing them."
+    )
+    clamp_max_tokens: bool = option(
+        False,
+        "Lower a request's output limit to what the balance affords instead of refusing it, down to one token; where it"
+        " sets none, send default_max_tokens as its limit. No answer then costs more than was held for it, unless the"
+        " upstream ignores the limit it was sent.",
+    )
+    quota_remind_threshold: int = option(
+        0,
+        "Tell the operator of a user whose balance falls below so much quota, once after each top-up; 0: never.",
+        low=0,
+        high=10**15,
+    )
+    prompt_cache_ratio: Decimal | None = option(
+        None,
+        "What a cached input token costs, as a share of an input token's price (0 to 1); empty: what the price says."
+        " A channel's own ratio goes before it, and so does one in the price of a model.",
+        kind="a number from 0 to 1, or empty",
+        parse=read_cache_ratio,
+    )
+    log_retention_days: int = option(
+        90,
+        "Days that log rows are kept. 0: for ever. Hourly sums are kept for ever anyway.",
+        low=0,
+        high=36_500,
     )
 
     @classmethod
@@ -106,6 +204,12 @@ NEW_API_NAMES: Mapping[str, str] = {
     "AutomaticDisableChannelEnabled": "automatic_disable",
     "AutomaticDisableKeywords": "automatic_disable_keywords",
     "SelfUseModeEnabled": "accept_unknown_models",
+    "ModelRequestRateLimitEnabled": "model_request_limit",
+    "ModelRequestRateLimitDurationMinutes": "model_request_minutes",
+    "ModelRequestRateLimitCount": "model_request_total",
+    "ModelRequestRateLimitSuccessCount": "model_request_successes",
+    "ModelRequestRateLimitGroup": "model_request_groups",
+    "QuotaRemindThreshold": "quota_remind_threshold",
 }
 
 
@@ -119,18 +223,22 @@ def parse_option(name: str, text: str) -> Any:
 
 def _parse(field: "dataclasses.Field[Any]", text: str) -> Any:
     low, high = field.metadata["low"], field.metadata["high"]
+    parse: Callable[[str], Any] | None = field.metadata["parse"]
     default: object = getattr(Options(), field.name)
-    kind = _kind(default)
+    kind = field.metadata["kind"] or _kind(default)
     try:
+        if parse is not None:
+            return parse(text)
         if isinstance(default, bool):
             return {"true": True, "1": True, "false": False, "0": False}[text.strip().lower()]
         if isinstance(default, tuple):
             return tuple(line.strip().lower() for line in text.splitlines() if line.strip())
         value = int(text) if isinstance(default, int) else float(text)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         raise OptionError(f"{field.name} must be {kind}, not {text!r}") from None
     if not (low is None or value >= low) or not (high is None or value <= high):
-        raise OptionError(f"{field.name} must lie between {low} and {high}, not {text!r}")
+        bounds = f"be at least {low}" if high is None else f"lie between {low} and {high}"
+        raise OptionError(f"{field.name} must {bounds}, not {text!r}")
     return value
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from .secret import Secret
 
@@ -30,8 +30,18 @@ class Settings:
     data_dir: Path = Path("data")
     database_url: str = ""
     """Empty: SQLite in `data_dir`."""
+    log_database_url: str = ""
+    """Empty: logs live in the main database."""
+    redis_url: Secret = field(default_factory=lambda: Secret(""))
+    """Empty: limits are counted in each process, and changes are seen by polling."""
+    journal_fsync_ms: int = 50
+    """How often the journal is made durable; 0: before each answer ends."""
+    journal_max_bytes: int = 256 * 1024 * 1024
+    """Beyond it new requests are refused until the database has taken what waits."""
     host: str = "127.0.0.1"
     port: int = 3000
+    workers: int = 1
+    """Processes of `tollway serve`; a mounted app is one anyway."""
     crypto_secret: Secret = field(default_factory=lambda: Secret(""))
     max_request_bytes: int = 32 * 1024 * 1024
     max_answer_bytes: int = 256 * 1024 * 1024
@@ -46,12 +56,21 @@ class Settings:
     allow_private_upstreams: bool = True
     azure_api_version: str = "2025-04-01-preview"
     force_stream_option: bool = True
+    get_media_token: bool = True
+    """Measure pictures and sound, where tokens are counted here; else they count flat."""
+    get_media_token_not_stream: bool = True
+    """The same for requests that do not stream."""
     access_log: bool = True
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks whose `X-Forwarded-For` is believed."""
     cors_origins: tuple[str, ...] = ("*",)
     metrics_token: Secret = field(default_factory=lambda: Secret(""))
     """When set, `/metrics` wants it as a bearer token."""
+    notify_webhook_url: Secret = field(default_factory=lambda: Secret(""))
+    """Where notices are posted as JSON. Empty: they are in the log only."""
+    notification_limit_minutes: int = 10
+    notify_limit_count: int = 2
+    """At most so many notices of one kind about the same budget or user in that time."""
 
     @property
     def database(self) -> str:
@@ -87,12 +106,15 @@ class Variable:
     @property
     def is_secret(self) -> bool:
         """Whether no message may show its text: it is a secret, or may hold one."""
-        return self.parse in (_secret, _database_url)
+        return self.parse in (_secret, _database_url, _redis_url, _webhook_url)
 
 
 def _number(low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        value = float(text)
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError("it is no number") from None
         if not low <= value <= high:
             raise ValueError(f"it must lie between {low:g} and {high:g}")
         return value
@@ -102,7 +124,10 @@ def _number(low: float, high: float) -> Callable[[str], float]:
 
 def _whole(low: int, high: int, unit: int = 1) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        value = int(text)
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError("it is no whole number") from None
         if not low <= value <= high:
             raise ValueError(f"it must lie between {low} and {high}")
         return value * unit
@@ -146,11 +171,29 @@ def _database_url(text: str) -> str:
     return text
 
 
+def _redis_url(text: str) -> Secret:
+    if text.partition("://")[0] not in {"redis", "rediss", "unix"}:
+        raise ValueError("it begins with redis://, rediss:// or unix://")
+    return Secret(text)
+
+
+def _webhook_url(text: str) -> Secret:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.username is None and parts.port != 0
+    except ValueError:  # its message shows what stands in the port's place, which may be a part of a password
+        usable = False
+    if not usable or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("it is https:// or http://, a host, and no user, in ASCII with the rest percent-encoded")
+    return Secret(text)
+
+
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 CREDENTIALS = re.compile(r"(?![A-Za-z]:[/\\])[^/\\]*:.*@", re.DOTALL)  # but no drive's letter
 GO_MYSQL_HOST = re.compile(r"@(tcp)?\([^)]*\)/")
 
 SECONDS = "a number of seconds"
+MOST_WORKERS = 256
 
 VARIABLES: tuple[Variable, ...] = (
     Variable(
@@ -161,7 +204,7 @@ VARIABLES: tuple[Variable, ...] = (
         "database_url",
         _database_url,
         "a database URL",
-        "The database, a file of SQLite: sqlite:////path/file.db. Default: DATA_DIR/tollway.db",
+        "postgresql://user:password@host/name, mysql://..., sqlite:////path/file.db. Default: DATA_DIR/tollway.db",
     ),
     Variable("DATABASE_URL", "database_url", _database_url, "a database URL", "The same, under its common name"),
     Variable(
@@ -171,8 +214,43 @@ VARIABLES: tuple[Variable, ...] = (
         "a file",
         "The SQLite file, if not DATA_DIR/tollway.db",
     ),
+    Variable(
+        "LOG_SQL_DSN",
+        "log_database_url",
+        _database_url,
+        "a database URL",
+        "A database of its own for the logs. Default: the main one",
+    ),
+    Variable(
+        "REDIS_CONN_STRING",
+        "redis_url",
+        _redis_url,
+        "a Redis URL",
+        "Redis, for limits that count over all processes and for changes seen at once. Default: none",
+    ),
+    Variable(
+        "JOURNAL_FSYNC_MS",
+        "journal_fsync_ms",
+        _whole(0, 10_000),
+        "a number of milliseconds",
+        "How often the journal is made durable; 0: before each answer ends. Default: 50",
+    ),
+    Variable(
+        "JOURNAL_MAX_MB",
+        "journal_max_bytes",
+        _whole(16, 1024 * 1024, 1024 * 1024),
+        "a number of MiB",
+        "The largest journal of a process; beyond it new requests are refused. Default: 256",
+    ),
     Variable("HOST", "host", str, "an address", "The address to listen on. Default: 127.0.0.1"),
     Variable("PORT", "port", _whole(0, 65535), "a port", "The port to listen on. Default: 3000"),
+    Variable(
+        "WORKERS",
+        "workers",
+        _whole(1, MOST_WORKERS),
+        "a number of processes",
+        "Processes that serve, on one port and data directory. Default: 1",
+    ),
     Variable(
         "CRYPTO_SECRET",
         "crypto_secret",
@@ -199,28 +277,28 @@ VARIABLES: tuple[Variable, ...] = (
         "connect_timeout",
         _number(0.01, 600),
         SECONDS,
-        "To reach an upstream: DNS, TCP and TLS. Default: 10",
+        "Seconds to reach an upstream: DNS, TCP and TLS. Default: 10",
     ),
     Variable(
         "FIRST_BYTE_TIMEOUT",
         "first_byte_timeout",
         _number(0, 86400),
         SECONDS,
-        "From the request sent to the first byte. 0: none. Default: 120",
+        "Seconds from the request sent to the first byte; 0: no limit. Default: 120",
     ),
     Variable(
         "STREAMING_TIMEOUT",
         "streaming_timeout",
         _number(0, 86400),
         SECONDS,
-        "The longest silence inside an answer. 0: none. Default: 120",
+        "The longest silence inside an answer, in seconds; 0: no limit. Default: 120",
     ),
     Variable(
         "RELAY_TIMEOUT",
         "relay_timeout",
         _number(0, 86400),
         SECONDS,
-        "A whole upstream exchange. 0: none. Default: 3600",
+        "Seconds for a whole upstream exchange; 0: no limit. Default: 3600",
     ),
     Variable(
         "SHUTDOWN_TIMEOUT_SECONDS",
@@ -234,7 +312,7 @@ VARIABLES: tuple[Variable, ...] = (
         "idle_connection_timeout",
         _number(0, 86400),
         SECONDS,
-        "How long an idle upstream connection is kept. Default: 90",
+        "Seconds that an idle upstream connection is kept. Default: 90",
     ),
     Variable(
         "RELAY_MAX_IDLE_CONNS",
@@ -265,6 +343,20 @@ VARIABLES: tuple[Variable, ...] = (
         "Ask upstreams for usage in streams. Default: true",
     ),
     Variable(
+        "GET_MEDIA_TOKEN",
+        "get_media_token",
+        _switch,
+        "true or false",
+        "Measure pictures and sound where their tokens are counted here; else they count flat. Default: true",
+    ),
+    Variable(
+        "GET_MEDIA_TOKEN_NOT_STREAM",
+        "get_media_token_not_stream",
+        _switch,
+        "true or false",
+        "The same for requests that do not stream. Default: true",
+    ),
+    Variable(
         "ACCESS_LOG",
         "access_log",
         _switch,
@@ -283,5 +375,26 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(
         "METRICS_TOKEN", "metrics_token", _secret, "a secret", "A bearer token that /metrics then wants. Default: none"
+    ),
+    Variable(
+        "NOTIFY_WEBHOOK_URL",
+        "notify_webhook_url",
+        _webhook_url,
+        "a URL",
+        "Where notices of low budgets and balances are posted as JSON. Default: none, they are in the log only",
+    ),
+    Variable(
+        "NOTIFICATION_LIMIT_DURATION_MINUTE",
+        "notification_limit_minutes",
+        _whole(1, 43_200),
+        "a number of minutes",
+        "The time that NOTIFY_LIMIT_COUNT is about. Default: 10",
+    ),
+    Variable(
+        "NOTIFY_LIMIT_COUNT",
+        "notify_limit_count",
+        _whole(1, 1000),
+        "a whole number",
+        "The most notices of one kind about the same budget or user in that time. Default: 2",
     ),
 )

@@ -1,8 +1,6 @@
 """What a call costs: worked examples, and promises that hold for every usage and price."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any
@@ -12,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 from tollway.config.amounts import MAX_QUOTA, QuotaOverflow
+from tollway.config.price import Tier
 from tollway.config.price_book import PriceBook
-from tollway.config.pricing import Breakdown, Price, PriceError, Usage, quota_for, reserve_quota
+from tollway.config.pricing import Breakdown, Price, Usage, quota_for, quota_to_hold
 
 D = Decimal
 BOOK = PriceBook.builtin()
@@ -32,6 +31,17 @@ def exact_sum(breakdown: Breakdown) -> Fraction:
 
 GPT_4O_REALTIME_SAME_AUDIO = Price(
     "gpt-4o-realtime-preview", input=D(5), output=D(20), input_audio=D(40), output_audio=D(40)
+)
+
+LONG = Price(
+    "long",
+    input=D(2),
+    output=D(10),
+    cached_input=D("0.2"),
+    tiers=(
+        Tier(200_000, {"input": D(4), "output": D(15), "cached_input": D("0.4")}),
+        Tier(400_000, {"input": D(8), "cached_input": D("0.8")}),
+    ),
 )
 
 WORKED = [
@@ -138,6 +148,32 @@ WORKED = [
     pytest.param(Usage(output_tokens=7), Price("m", input=D(1)), "1", 0, id="only unpriced tokens used"),
     pytest.param(Usage(images=3), price("gpt-4o"), "1", 0, id="images that are not sold by the piece"),
     pytest.param(Usage(input_tokens=1), Price("m", input=D("1E-9")), "0.001", 1, id="the least a call can cost"),
+    pytest.param(Usage(200_000, 1000), LONG, "1", 205_000, id="a prompt as long as its tier begins"),
+    pytest.param(Usage(200_001, 1000), LONG, "1", 407_502, id="one token more, and every one of them is dearer"),
+    pytest.param(
+        Usage(300_000, 0, cached_tokens=300_000), LONG, "1", 60_000, id="cached tokens count for the length of a prompt"
+    ),
+    pytest.param(
+        Usage(400_001, 0, cached_tokens=400_000),
+        LONG,
+        "1",
+        160_004,
+        id="what the second tier does not name is the row's",
+    ),
+    pytest.param(
+        Usage(1000, tool_calls=(("file_search", 3), ("web_search", 2))),
+        Price("m", input=D(2), tools={"web_search": D(10)}),
+        "0.5",
+        5500,
+        id="a tool costs by its calls, and one without a price nothing",
+    ),
+    pytest.param(
+        Usage(1000, cached_tokens=600),
+        Price("m", input=D(2), prompt_cache_ratio=D("0.25")),
+        "1",
+        550,
+        id="cached input at a share of the price of input",
+    ),
 ]
 
 
@@ -178,6 +214,8 @@ def test_a_price_left_out_is_that_of_text(part: str, of: Price, each: int) -> No
 
 # --- promises for every usage and price
 
+BESIDES_TOKENS = ("per_call", "per_image", "per_minute", "web_search")
+
 counts = st.integers(0, 10**7)
 usd = st.decimals(0, 1000, places=6)
 ratios = st.decimals(0, 10, places=4)
@@ -206,9 +244,13 @@ usages = st.builds(
     counts,
     images=st.integers(0, 10),
     seconds=st.decimals(0, 10**5, places=2),
+    tool_calls=st.integers(0, 50).map(lambda calls: (("web_search", calls),)),
 )
 overlapping = st.builds(
     Usage, input_tokens=counts, output_tokens=counts, **dict.fromkeys(PARTS, counts), reasoning_tokens=counts
+)
+tiers = st.lists(st.tuples(st.integers(1, 10**6), usd), max_size=3, unique_by=lambda tier: tier[0]).map(
+    lambda found: tuple(Tier(above, {"input": each, "output": each}) for above, each in sorted(found))
 )
 prices = st.builds(
     Price,
@@ -225,11 +267,13 @@ prices = st.builds(
     per_minute=usd,
     per_call=usd,
     per_image=usd.map(lambda each: {"default": each}),
+    tools=usd.map(lambda each: {"web_search": each}),
 )
+tiered = st.builds(Price, st.just("m"), input=usd, output=usd, cached_input=st.none() | usd, tiers=tiers)
 
 
 @repeatable
-@given(usage=usages | overlapping, of=prices, ratio=ratios)
+@given(usage=usages | overlapping, of=prices | tiered, ratio=ratios)
 def test_the_lines_add_up_to_the_quota(usage: Usage, of: Price, ratio: Decimal) -> None:
     quota, breakdown = quota_for(usage, of, ratio)
     amount = exact_sum(breakdown)
@@ -242,7 +286,7 @@ def test_the_lines_add_up_to_the_quota(usage: Usage, of: Price, ratio: Decimal) 
 @given(usage=overlapping, of=prices)
 def test_every_token_is_charged_once(usage: Usage, of: Price) -> None:
     _, breakdown = quota_for(usage, of, D(1))
-    tokens = sum(Fraction(line.units) for line in breakdown if line.kind not in ("per_call", "per_image", "per_minute"))
+    tokens = sum(Fraction(line.units) for line in breakdown if line.kind not in BESIDES_TOKENS)
     assert tokens == usage.total_tokens
 
 
@@ -282,7 +326,16 @@ def test_a_hold_covers_the_call_it_was_made_for(
     input_tokens: int, output_tokens: int, of: Price, ratio: Decimal
 ) -> None:
     used = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-    assert reserve_quota(input_tokens, output_tokens, of, ratio) >= quota_for(used, of, ratio)[0]
+    assert quota_to_hold(used, of, ratio) >= quota_for(used, of, ratio)[0]
+
+
+@repeatable
+@given(expected=counts, output=counts, less=st.integers(0, 10**6), of=tiered, ratio=ratios)
+def test_a_hold_covers_every_shorter_prompt_whatever_its_tier(
+    expected: int, output: int, less: int, of: Price, ratio: Decimal
+) -> None:
+    used = Usage(max(0, expected - less), output)
+    assert quota_to_hold(Usage(expected, output), of, ratio) >= quota_for(used, of, ratio)[0]
 
 
 def test_the_callers_decimal_context_does_not_change_a_price() -> None:
@@ -307,13 +360,13 @@ def test_the_callers_decimal_context_does_not_change_a_price() -> None:
     ],
 )
 def test_holds(input_tokens: int, output_tokens: int, of: str, hold: int) -> None:
-    assert reserve_quota(input_tokens, output_tokens, price(of), D(1)) == hold
+    assert quota_to_hold(Usage(input_tokens, output_tokens), price(of), D(1)) == hold
 
 
 def test_holds_for_images_and_audio() -> None:
-    wide = reserve_quota(0, 0, price("dall-e-3"), D(1), images=1, image_size="1792x1024", image_quality="hd")
-    assert wide == 60000
-    assert reserve_quota(0, 0, price("whisper-1"), D(1), seconds=D("0.01")) == 1
+    wide = Usage(images=1, image_size="1792x1024", image_quality="hd")
+    assert quota_to_hold(wide, price("dall-e-3"), D(1)) == 60000
+    assert quota_to_hold(Usage(seconds=D("0.01")), price("whisper-1"), D(1)) == 1
 
 
 def test_the_largest_quota_is_64_bits() -> None:
@@ -323,7 +376,7 @@ def test_the_largest_quota_is_64_bits() -> None:
         with pytest.raises(QuotaOverflow, match="64 bits"):
             quota_for(beyond, one_each, D(1))
     with pytest.raises(QuotaOverflow, match="64 bits"):
-        reserve_quota(MAX_QUOTA, 1, Price("m", input=D(2), output=D(2)), D(1))
+        quota_to_hold(Usage(MAX_QUOTA, 1), Price("m", input=D(2), output=D(2)), D(1))
 
 
 @pytest.mark.parametrize("ratio", ["-0.1", "-1E+9", "NaN", "sNaN", "Infinity"])
@@ -331,65 +384,4 @@ def test_a_group_ratio_is_never_negative_nor_endless(ratio: str) -> None:
     with pytest.raises(ValueError, match="group ratio"):
         quota_for(Usage(input_tokens=1), price("gpt-4o"), D(ratio))
     with pytest.raises(ValueError, match="group ratio"):
-        reserve_quota(1, 1, price("gpt-4o"), D(ratio))
-
-
-@pytest.mark.parametrize("name", ["input_tokens", "output_tokens", "images", "reasoning_tokens", *PARTS])
-def test_a_usage_is_never_negative(name: str) -> None:
-    count: dict[str, Any] = {name: -1}
-    with pytest.raises(ValueError, match="counts >= 0"):
-        Usage(**count)
-    assert Usage.bounded(**count) == Usage()
-
-
-@pytest.mark.parametrize("seconds", ["-0.1", "NaN", "Infinity"])
-def test_a_duration_is_a_length_of_time(seconds: str) -> None:
-    with pytest.raises(ValueError, match="counts >= 0"):
-        Usage(seconds=D(seconds))
-    assert Usage.bounded(seconds=D(seconds)) == Usage()
-
-
-def test_what_an_upstream_reported_is_brought_into_bounds() -> None:
-    reported = Usage.bounded(
-        input_tokens=100, cached_tokens=900, output_tokens=10**30, output_audio_tokens=7, reasoning_tokens=8, images=-3
-    )
-    assert reported == Usage(
-        input_tokens=100, cached_tokens=100, output_tokens=2**53 - 1, output_audio_tokens=7, reasoning_tokens=8
-    )
-    assert reported.total_tokens == 100 + 2**53 - 1
-
-
-FIGURES = [
-    pytest.param({"input": D("-0.01")}, "input: must not be negative", id="negative"),
-    pytest.param({"output": D("NaN")}, "output: must be a finite number", id="not a number"),
-    pytest.param({"cached_input": D("Infinity")}, "cached_input: must be a finite number", id="endless"),
-    pytest.param({"per_call": D("1E+10")}, "per_call: must be at most", id="absurdly high"),
-    pytest.param({"per_minute": D("1E-19")}, "per_minute: must have at most 18 decimals", id="absurdly fine"),
-    pytest.param({"input_audio": 0.1}, "input_audio: must be a Decimal in USD, not float", id="a float"),
-    pytest.param({"per_image": {"default": D(-1)}}, "per_image.default: must not be negative", id="a negative image"),
-    pytest.param({"per_image": {"256x256": D(1)}}, 'per_image: needs a "default"', id="images without a default"),
-]
-
-
-@pytest.mark.parametrize(("figures", "message"), FIGURES)
-def test_a_figure_that_cannot_be_charged_is_refused(figures: dict[str, Any], message: str) -> None:
-    with pytest.raises(PriceError, match="price of 'm': ") as refused:
-        Price("m", **figures)
-    assert message in str(refused.value)
-    assert (refused.value.model, refused.value.field) == ("m", message.partition(":")[0])
-
-
-def test_the_version_names_the_figures() -> None:
-    first = Price("gpt-4o", input=D("2.50"), output=D(10), source="page")
-    again = Price("gpt-4o", input=D("2.5"), output=D("10.0"), source="another page")
-    assert first.version == again.version
-    changed = [
-        replace(first, input=D("2.51")),
-        replace(first, cached_input=D(0)),
-        replace(first, per_image={"default": D(1)}),
-    ]
-    assert len({first.version, *(other.version for other in changed)}) == 4
-
-
-def test_a_version_is_the_same_in_every_release() -> None:
-    assert Price("m", input=D("2.5"), output=D(10)).version == hashlib.sha256(b"input=2.5;output=10").hexdigest()[:12]
+        quota_to_hold(Usage(1, 1), price("gpt-4o"), D(ratio))

@@ -37,6 +37,22 @@ def test_an_address_with_credentials_and_no_scheme_is_named_and_not_shown(name: 
 @pytest.mark.parametrize(
     "text",
     [
+        "https://root:s3c/retpw@host/",
+        "https://root:s3cretpw@host/",
+        "https://dbhost:s3cretpw/",
+        "https://[s3cretpw]/",
+        "https://[s3cretpw/",
+    ],
+)
+def test_a_webhook_that_cannot_be_used_is_named_and_not_shown(text: str) -> None:
+    message = refusal("NOTIFY_WEBHOOK_URL", text)
+    assert message.startswith("NOTIFY_WEBHOOK_URL must be a URL: it is https:// or http://, a host, and no user")
+    assert "s3c" not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "tollway.db",
         "/srv/tollway.db",
         "./odd:name.db",
