@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from .operations import Operation
+from .shapes import EMPTY, object_of
 
 
 class Call(Struct, frozen=True):
@@ -40,5 +41,4 @@ class Call(Struct, frozen=True):
     @property
     def asked_for_usage(self) -> bool:
         """The client itself wants the usage chunk of its stream."""
-        options = (self.document or {}).get("stream_options")
-        return isinstance(options, dict) and options.get("include_usage") is True  # pyright: ignore[reportUnknownMemberType]
+        return object_of((self.document or EMPTY).get("stream_options")).get("include_usage") is True

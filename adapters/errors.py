@@ -75,7 +75,10 @@ class Unauthenticated(ClientError):
 
 
 class InsufficientQuota(ClientError):
-    """402. Codes: `insufficient_quota` (the balance), `token_quota_exhausted` (the key's own limit)."""
+    """
+    402. Codes: `insufficient_quota` (the balance), `token_quota_exhausted` (the key's own limit), `budget_exceeded` (a
+    budget of the user, key or group; `retry_after` says when it begins anew).
+    """
 
     status, code, type = 402, "insufficient_quota", "insufficient_quota"
 

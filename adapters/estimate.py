@@ -5,6 +5,7 @@ What a call is charged for: the usage its upstream reports where that can be tru
 usage `estimated`, if it is one that the price charges.
 """
 
+import math
 from decimal import Decimal
 from typing import cast
 
@@ -23,7 +24,11 @@ from .media_estimate import (
     spoken_tokens,
     text_of,
 )
-from .text_estimate import Sent, estimate_input, estimate_text, is_plain, likely_sent, most_sent
+from .operations import MAX_CHOICES
+from .search_estimate import found_tokens, most_searches
+from .sound_length import longest_seconds
+from .text_estimate import HOUR, Sent, estimate_input, estimate_text, is_plain, likely_sent, most_sent
+from .usage import bounded_seconds
 
 __all__ = ["estimate_input", "estimate_text", "most_usage", "settled_usage"]
 
@@ -37,9 +42,6 @@ LARGEST_CONTEXT = 2_097_152
 """The same for a body that names media, which may fill a model's whole context from afar."""
 LONGEST_OUTPUT = 1_048_576
 """More than any model writes for one choice."""
-SLACK_SECONDS = 600
-FEWEST_BYTES_PER_SECOND = 125
-"""Sound at 1 kbit/s: a recording that is said to be longer than this makes it, and ten minutes more, is not."""
 SPOKEN_BYTES_PER_TOKEN = 2_400
 """Sound inside a conversation: pcm16 at 24 kHz, 20 tokens a second."""
 MOST_UNSEEN = 8
@@ -56,16 +58,20 @@ def settled_usage(
     audio_bytes: int = 0,
     seconds: Decimal | None = None,
     price: Price | None = None,
+    sent: Sent | None = None,
+    model: str = "",
 ) -> Usage:
     """
     What to charge for an answer, or for the part of one that came.
 
     `delivered_tokens` is an estimate of the text that was delivered, `images` how many pictures came (0: nobody knows),
     `audio_bytes` the bytes of sound, `seconds` the length of a recording where the answer tells it beside its usage.
-    With `price`, only what it charges is estimated.
+    With `price`, only what it charges is estimated. `sent` is what was sent, where it has been counted. `model` is the
+    upstream's name of the model, by whose rules media counts.
 
     An input of 0 is replaced by an estimate of what was sent, and so is an output far below what was delivered; counts
     that cannot be true are cut; seconds count for recordings only, and so on: a report can err, but not to nothing.
+    One whose counts were cut, or that knows of no input, is `suspicious`.
     """
     name = call.operation.name
     if name in TEXT:
@@ -78,7 +84,7 @@ def settled_usage(
             and not audio_bytes
         ):
             return reported
-        return _text_usage(call, reported, delivered_tokens, audio_bytes)
+        return _text_usage(call, reported, delivered_tokens, audio_bytes, sent, model or call.base_model)
     if name.startswith("images_"):
         return _image_usage(call, reported, images, price)
     if name == "audio_speech":
@@ -86,14 +92,20 @@ def settled_usage(
     return _transcript_usage(call, reported, delivered_tokens, seconds, price)
 
 
-def most_usage(call: Call, default_output: int, price: Price) -> Usage:
-    """The most that a call is likely to use. `default_output` is for each choice, where the caller sets no limit."""
+def most_usage(call: Call, default_output: int, price: Price, model: str = "") -> Usage:
+    """
+    The most that a call is likely to use. `default_output` is for each choice, where the caller sets no limit; `model`
+    is the upstream's name of the model.
+
+    Beyond these bounds go only: text with more than a token for three bytes, files and films that are named by an
+    address, sound below 24 kbit/s that does not say how long it is, and more searches than `most_searches` expects.
+    """
     name = call.operation.name
     document = call.document or {}
     if name == "audio_speech":
         spoken = spoken_tokens(document, most=True)
         return Usage(_speech_input(call, price), spoken, output_audio_tokens=spoken)
-    sent = most_sent(call)
+    sent = most_sent(call, model or call.base_model)
     if name.startswith("audio_"):
         seconds = sound_seconds(call, most=True)
         heard = seconds * HEARD_TOKENS
@@ -113,13 +125,17 @@ def most_usage(call: Call, default_output: int, price: Price) -> Usage:
         )
     limit = default_output if call.output_limit is None else call.output_limit
     output = limit * answers_of(call) if call.operation.generates else 0
+    searches = most_searches(call) if "web_search" in price.tools else 0
+    tokens = sent.tokens + found_tokens(searches)
     return Usage(
-        sent.tokens,
+        tokens,
         output,
+        cache_write_1h_tokens=tokens if HOUR in call.body else 0,
         input_audio_tokens=sent.audio,
         input_image_tokens=sent.image,
         output_audio_tokens=output if _speaks(call) else 0,
-        output_image_tokens=output if (price.output_image or ZERO) > price.output else 0,
+        output_image_tokens=output if _draws(price) else 0,
+        tool_calls=(("web_search", searches),) if searches else (),
     )
 
 
@@ -137,6 +153,12 @@ def answers_of(call: Call) -> int:
     return choices if isinstance(items[0], int) else choices * len(items)
 
 
+def _draws(price: Price) -> bool:
+    """Whether the output of a conversation may be pictures, at a price above that of text."""
+    every = (price, *(tier for _, tier in price.tier_prices))
+    return any((each.output_image or ZERO) > each.output for each in every)
+
+
 def _speaks(call: Call) -> bool:
     """Whether a conversation is to be answered in sound, which has a price of its own."""
     document = call.document or {}
@@ -144,17 +166,19 @@ def _speaks(call: Call) -> bool:
     return bool(document.get("audio")) or (isinstance(modalities, list) and "audio" in modalities)
 
 
-def _text_usage(call: Call, reported: Usage | None, delivered: int, audio_bytes: int) -> Usage:
+def _text_usage(
+    call: Call, reported: Usage | None, delivered: int, audio_bytes: int, sent: Sent | None, model: str
+) -> Usage:
     if not call.operation.generates:
         delivered = 0
     spoken = -(-audio_bytes // SPOKEN_BYTES_PER_TOKEN)
     if reported is None:
-        sent = likely_sent(call)
-        return _with_sent(Usage(output_tokens=delivered + spoken, output_audio_tokens=spoken, estimated=True), sent)
+        usage = Usage(output_tokens=delivered + spoken, output_audio_tokens=spoken, estimated=True)
+        return _with_sent(usage, sent or likely_sent(call, model))
     usage = replace(reported, seconds=ZERO) if reported.seconds else reported
     usage = _bounded(call, usage)
     if not usage.input_tokens:
-        usage = _with_sent(usage, likely_sent(call))
+        usage = replace(_with_sent(usage, sent or likely_sent(call, model)), suspicious=True)
     if delivered + spoken > MOST_UNSEEN * usage.output_tokens:
         audio = max(usage.output_audio_tokens, spoken)
         usage = replace(usage, output_tokens=delivered + spoken, output_audio_tokens=audio, estimated=True)
@@ -179,7 +203,10 @@ def _bounded(call: Call, usage: Usage) -> Usage:
         output_audio_tokens=min(usage.output_audio_tokens, tokens_out),
         output_image_tokens=min(usage.output_image_tokens, tokens_out),
         reasoning_tokens=min(usage.reasoning_tokens, tokens_out),
+        cache_write_5m_tokens=min(usage.cache_write_5m_tokens, tokens_in),
+        cache_write_1h_tokens=min(usage.cache_write_1h_tokens, tokens_in),
         estimated=True,
+        suspicious=True,
     )
 
 
@@ -190,6 +217,8 @@ def _with_sent(usage: Usage, sent: Sent) -> Usage:
         input_audio_tokens=sent.audio,
         input_image_tokens=sent.image,
         cached_tokens=0,
+        cache_write_5m_tokens=0,
+        cache_write_1h_tokens=0,
         estimated=True,
     )
 
@@ -202,8 +231,11 @@ def _charges_tokens(price: Price) -> bool:
 def _image_usage(call: Call, reported: Usage | None, images: int, price: Price | None) -> Usage:
     """Pictures, by the piece and by tokens: the price says which of them counts."""
     size, quality = image_kind(call)
-    counted = images or call.choices
+    # Some vendors have fields of their own for a series of pictures, so more than `n` may be right.
+    counted = min(images or call.choices, MAX_CHOICES)
     usage = Usage() if reported is None else _bounded(call, replace(reported, seconds=ZERO))
+    if images > MAX_CHOICES:
+        usage = replace(usage, suspicious=True)
     by_tokens = price is None or _charges_tokens(price)
     by_piece = price is None or bool(price.per_image)
     estimated = usage.estimated or (by_piece and not images and reported is None)
@@ -217,6 +249,8 @@ def _image_usage(call: Call, reported: Usage | None, images: int, price: Price |
     if not usage.output_tokens:
         drawn = counted * drawn_tokens(call.document or {}, most=False)
         usage = replace(usage, output_tokens=drawn, output_image_tokens=drawn, estimated=True)
+    if not usage.output_image_tokens:  # OpenAI's streams tell their sum only
+        usage = replace(usage, output_image_tokens=usage.output_tokens)
     return usage
 
 
@@ -239,6 +273,8 @@ def _speech_usage(call: Call, reported: Usage | None, audio_bytes: int, price: P
     if not usage.output_tokens:
         spoken = spoken_tokens(document, audio_bytes)
         usage = replace(usage, output_tokens=spoken, output_audio_tokens=spoken, estimated=True)
+    if not usage.output_audio_tokens:
+        usage = replace(usage, output_audio_tokens=usage.output_tokens)
     return usage
 
 
@@ -249,9 +285,11 @@ def _transcript_usage(
     usage = Usage() if reported is None else _bounded(call, reported)
     if not usage.seconds and seconds is not None and seconds.is_finite() and seconds > 0:
         usage = replace(usage, seconds=seconds)
-    longest = len(call.body) // FEWEST_BYTES_PER_SECOND + SLACK_SECONDS
+    longest = longest_seconds(len(call.body))
     if usage.seconds > longest:
         usage = replace(usage, seconds=Decimal(longest), estimated=True)
+    elif usage.seconds:
+        usage = replace(usage, seconds=bounded_seconds(usage.seconds))
     if price is None:  # what the upstream has reported is what it charges
         by_tokens = reported is None or reported.input_tokens > 0 or not usage.seconds
         by_seconds = not usage.input_tokens
@@ -260,7 +298,7 @@ def _transcript_usage(
     if by_seconds and not usage.seconds:
         usage = replace(usage, seconds=Decimal(sound_seconds(call, most=False)), estimated=True)
     if by_tokens and not usage.input_tokens:
-        heard = -int(-(usage.seconds or sound_seconds(call, most=False)) * HEARD_TOKENS // 1)
+        heard = math.ceil((usage.seconds or sound_seconds(call, most=False)) * HEARD_TOKENS)
         prompt = estimate_text(text_of(call.document or {}, "prompt"))
         usage = replace(usage, input_tokens=prompt + heard, input_audio_tokens=heard, estimated=True)
     if by_tokens and delivered > MOST_UNSEEN * usage.output_tokens:

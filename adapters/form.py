@@ -2,16 +2,22 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from .errors import BadRequest
 
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
 MAX_PARTS = 1000
 PARAMETER = re.compile(rb';[ \t]*+([^=;"]++)=(?:[ \t]*+"(?:[^"\\]|\\.)*+")?+', re.DOTALL)
-TEXT_FIELDS = frozenset({"model", "n", "stream"})
-"""What is asked and what it costs: some servers take a file for a field, others do not."""
+TEXT_FIELDS = frozenset({"model", "n", "stream", "size", "quality"})
+"""What is asked and what it costs: some servers take a file for a field, or undo a transfer encoding, others do not."""
+PLAIN_ENCODINGS = frozenset({b"7bit", b"8bit", b"binary"})
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 BOUNDARY = re.compile(rb"boundary[*0-9]*+[ \t]*+=", re.IGNORECASE)
 
 
@@ -43,7 +49,7 @@ def read_form(body: bytes, content_type: bytes) -> Form:
         raise BadRequest("The form's Content-Type must name one boundary.", code="invalid_form")
     reader = _Reader(body)
     try:
-        parser = MultipartParser(boundary, reader.callbacks())  # pyright: ignore[reportArgumentType]
+        parser = MultipartParser(boundary, reader.callbacks())
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
@@ -65,15 +71,25 @@ class _Reader:
         self.finished = False
         self.count = 0
 
-    def callbacks(self) -> dict[str, object]:
-        names = ("part_begin", "header_begin", "header_field", "header_value", "header_end", "headers_finished")
-        return {f"on_{name}": getattr(self, name) for name in (*names, "part_data", "part_end", "end")}
+    def callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self.part_begin,
+            "on_header_begin": self.header_begin,
+            "on_header_field": self.header_field,
+            "on_header_value": self.header_value,
+            "on_header_end": self.header_end,
+            "on_headers_finished": self.headers_finished,
+            "on_part_data": self.part_data,
+            "on_part_end": self.part_end,
+            "on_end": self.end,
+        }
 
     def part_begin(self) -> None:
         self.count += 1
         if self.count > MAX_PARTS:
             raise BadRequest(f"The form has more than {MAX_PARTS} parts.", code="invalid_form")
         self.disposition: bytes | None = None
+        self.is_encoded = False
 
     def header_begin(self) -> None:
         self.header = self.value = b""
@@ -85,20 +101,26 @@ class _Reader:
         self.value += data[start:end]
 
     def header_end(self) -> None:
-        if b"\n" in self.value:
-            raise BadRequest("A header of a form's part holds a line break.", code="invalid_form")
-        if self.header.lower() == b"content-disposition":
+        if CONTROL.search(self.value):
+            raise BadRequest("A header of a form's part holds a control character.", code="invalid_form")
+        name = self.header.lower()
+        if name == b"content-disposition":
             if self.disposition is not None:
                 raise BadRequest("A part of the form has two Content-Disposition headers.", code="invalid_form")
             self.disposition = self.value
+        elif name == b"content-transfer-encoding":
+            self.is_encoded = self.is_encoded or self.value.strip().lower() not in PLAIN_ENCODINGS
 
     def headers_finished(self) -> None:
         parameters = [name.strip().lower() for name in PARAMETER.findall(self.disposition or b"")]
-        if len(set(parameters)) < len(parameters) or b"name*" in parameters:
+        # `name*` and `name*0` are a name for those who read RFC 2231, as Go's servers do.
+        if len(set(parameters)) < len(parameters) or any(each.startswith(b"name*") for each in parameters):
             raise BadRequest("A part of the form has two names.", code="invalid_form")
-        _, options = parse_options_header(self.disposition)
+        kind, options = parse_options_header(self.disposition)
+        if self.disposition is not None and kind.lower() != b"form-data":
+            raise BadRequest("A part of the form is no form-data.", code="invalid_form")
         self.name = options.get(b"name", b"").decode("utf-8", "replace")
-        self.is_file = b"filename" in options
+        self.is_file = b"filename" in options or any(each.startswith(b"filename*") for each in parameters)
         self.text: list[bytes] = []
         self.size, self.start = 0, -1
 
@@ -110,6 +132,8 @@ class _Reader:
 
     def part_end(self) -> None:
         name = self.name
+        if self.is_encoded and name in TEXT_FIELDS:
+            raise BadRequest(f"{name} must be sent without a transfer encoding.", param=name, code="invalid_form")
         if self.is_file:
             if name in TEXT_FIELDS:
                 raise BadRequest(f"{name} must be a text field, not a file.", param=name, code="invalid_type")

@@ -12,6 +12,8 @@ from typing import Any
 from python_multipart.multipart import parse_options_header
 
 from .call import Call
+from .shapes import list_of
+from .sound_length import told_seconds
 
 HEARD_TOKENS = 10
 SPOKEN_TOKENS = 20
@@ -19,7 +21,7 @@ TRANSCRIPT_TOKENS = 5
 """Text tokens of a second of quick speech."""
 
 LOWEST_RATE = 3_000
-"""Bytes a second of speech compressed hard (24 kbit/s): holds take sound to be no denser."""
+"""Bytes a second of speech compressed hard (24 kbit/s): holds take sound to be no denser, unless its head says so."""
 COMMON_RATE = 8_000
 """Bytes a second of a speech recording (64 kbit/s) whose head does not say it."""
 HIGHEST_RATE = 1_536_000
@@ -34,7 +36,7 @@ Document = Mapping[str, Any]
 
 def held_seconds(data: bytes, start: int, size: int) -> int:
     """The most that a recording of `size` bytes at `start` is likely to last."""
-    return -(-size // (_wave_rate(data, start) or LOWEST_RATE))
+    return -(-size // (_wave_rate(data, start) or min(_mp3_rate(data, start), LOWEST_RATE)))
 
 
 def likely_seconds(data: bytes, start: int, size: int) -> int:
@@ -81,8 +83,14 @@ def form_files(call: Call) -> list[tuple[int, int]]:
 
 def sound_seconds(call: Call, *, most: bool) -> int:
     """How long the recordings in a form last: likely, or at most."""
-    seconds = held_seconds if most else likely_seconds
-    return sum(seconds(call.body, start, size) for start, size in form_files(call))
+    seconds = 0
+    for start, size in form_files(call):
+        told = told_seconds(call.body, start, size)
+        # What a file says may be less than what is in it, so a hold does not rely on it.
+        seconds += (
+            max(told, held_seconds(call.body, start, size)) if most else told or likely_seconds(call.body, start, size)
+        )
+    return seconds
 
 
 PLAIN_EDIT_TOKENS = 1105
@@ -106,7 +114,7 @@ def edited_tokens(call: Call, *, most: bool) -> int:
         pictures = len(form_files(call))
     else:
         given = [document.get(name) for name in ("image", "images", "mask")]
-        pictures = sum(len(value) if isinstance(value, list) else value is not None for value in given)  # pyright: ignore[reportUnknownArgumentType]
+        pictures = sum(len(list_of(value)) or value not in (None, []) for value in given)
     fidelity = text_of(document, "input_fidelity")
     faithful = fidelity != "low" if most else fidelity == "high"
     return pictures * (FAITHFUL_EDIT_TOKENS if faithful else PLAIN_EDIT_TOKENS)
@@ -125,10 +133,15 @@ def drawn_tokens(document: Document, *, most: bool) -> int:
     return drawn + PARTIAL_TOKENS * partial if isinstance(partial, int) and 0 < partial < 100 else drawn
 
 
+LONGEST_KIND = 64
+
+
 def image_kind(call: Call) -> tuple[str, str]:
-    """The size and quality that a call asks for; "" where it leaves them to the vendor."""
+    """The size and quality that a call asks for; "" where it leaves them to the vendor, or names what no vendor has."""
     document = call.document or {}
-    return text_of(document, "size"), text_of(document, "quality")
+    size, quality = text_of(document, "size"), text_of(document, "quality")
+    # They stand in the bill, and a bill must fit into the journal.
+    return size if len(size) <= LONGEST_KIND else "", quality if len(quality) <= LONGEST_KIND else ""
 
 
 def _size(size: str) -> tuple[int, int]:

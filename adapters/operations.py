@@ -7,9 +7,10 @@ OpenAI's API reference (platform.openai.com/docs/api-reference).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from .errors import BadRequest
+from .shapes import list_of, object_of
 
 Dialect = Literal["openai_chat", "openai"]
 """Whose wire form a caller speaks. Conversations can be converted; the others of OpenAI's operations are relayed."""
@@ -66,6 +67,8 @@ def require(document: Document, name: str) -> Any:
 
 MAX_TOKENS = 1_073_741_823
 MAX_CHOICES = 128
+MAX_ITEMS = 100_000
+"""Messages, their parts, or inputs of one request: while they are looked at nobody else is served."""
 
 
 def whole_number(document: Document, name: str, low: int, high: int) -> int | None:
@@ -73,6 +76,14 @@ def whole_number(document: Document, name: str, low: int, high: int) -> int | No
     if value is not None and not low <= value <= high:
         raise BadRequest(f"{name} must lie between {low} and {high}.", param=name, code="invalid_value")
     return value
+
+
+def check_length(document: Document, name: str) -> None:
+    """Raise `BadRequest` when a field holds more than `MAX_ITEMS`; the numbers of a prompt in tokens do not count."""
+    value = document.get(name)
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    if len(items) > MAX_ITEMS and sum(type(item) is not int for item in items) > MAX_ITEMS:
+        raise BadRequest(f"{name} must not hold more than {MAX_ITEMS} items.", param=name, code="invalid_value")
 
 
 def check_generation(document: Document) -> None:
@@ -86,26 +97,32 @@ def check_generation(document: Document) -> None:
 
 
 def check_chat(document: Document) -> None:
-    messages = require(document, "messages")
-    if not isinstance(messages, list):
-        raise BadRequest("messages must be an array.", param="messages", code="invalid_type")
+    require(document, "messages")
+    messages = want(document, "messages", list, "an array")
     if not messages:
         raise BadRequest("messages must hold at least one message.", param="messages", code="empty_array")
-    for index, message in enumerate(messages):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    check_length(document, "messages")
+    check_length(document, "tools")
+    for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise BadRequest(f"messages[{index}] must be an object.", param=f"messages[{index}]", code="invalid_type")
+    parts = sum(len(list_of(object_of(message).get("content"))) for message in messages)
+    if parts > MAX_ITEMS:
+        raise BadRequest(f"messages must not hold more than {MAX_ITEMS} parts.", param="messages", code="invalid_value")
     check_generation(document)
 
 
 def check_completion(document: Document) -> None:
     require(document, "prompt")
     want(document, "prompt", (str, list), "a string or an array")
+    check_length(document, "prompt")
     check_generation(document)
 
 
 def check_input(document: Document) -> None:
     require(document, "input")
     want(document, "input", (str, list), "a string or an array")
+    check_length(document, "input")
 
 
 def check_image(document: Document) -> None:

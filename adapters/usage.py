@@ -1,46 +1,79 @@
 """
 Usage as OpenAI's dialect reports it: `prompt_tokens` includes cached and audio tokens, `completion_tokens` reasoning.
 
-Also read: `input_tokens` / `output_tokens` (images, transcription), DeepSeek's `prompt_cache_hit_tokens`, and the
-`seconds` of transcriptions that are charged by duration.
+Also read: `input_tokens` / `output_tokens` (images, transcription), the `seconds` of transcriptions that are charged by
+duration, and what vendors and gateways that speak this dialect add to it:
+
+- cache reads: DeepSeek's `prompt_cache_hit_tokens`, Moonshot's `cached_tokens`, Anthropic's `cache_read_input_tokens`;
+- cache writes: OpenRouter's `cache_write_tokens`, Anthropic's `cache_creation_input_tokens` and `cache_creation`, the
+  same under LiteLLM's and New API's names;
+- tool calls: Anthropic's and OpenRouter's `server_tool_use`, Perplexity's `num_search_queries`, xAI's
+  `num_sources_used`.
 """
 
 from collections.abc import Mapping
-from decimal import Decimal
-from typing import Any
+from decimal import ROUND_UP, Context, Decimal
+from typing import Any, TypeGuard
 
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from ..config.pricing import Usage
+from ..config.usage import ToolCalls
 from .shapes import EMPTY, object_of
 
-# No answer is longer than this; what an upstream reports beyond it is a defect of the upstream's.
 MOST_TOKENS = 1 << 31
+"""No answer is longer than this; what an upstream reports beyond it is a defect of the upstream's."""
+MOST_CALLS = 100
+"""The same for the calls of a tool; no more are held for either (`search_estimate`)."""
+SECOND_DECIMALS = 18
+"""More than a float has at a tenth of a second."""
 
-COUNTS = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
+PLAIN_FIELDS = frozenset(
+    {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"}
+)
+"""The three totals and the two details: what a usage has that says nothing else."""
+BESIDES = frozenset(
+    {
+        "cache_creation",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "claude_cache_creation_1_h_tokens",
+        "claude_cache_creation_5_m_tokens",
+        "num_search_queries",
+        "num_sources_used",
+        "server_tool_use",
+    }
+)
+"""What vendors say beside them that has a price."""
+PLAIN_DETAILS = frozenset({"cached_tokens", "audio_tokens"})
+"""What the details of a prompt have that say nothing else."""
+WRITTEN = ("cache_write_tokens", "cached_creation_tokens", "cache_creation_tokens")
+"""Tokens written to a cache, among the details of a prompt: OpenRouter's, New API's and LiteLLM's name."""
 
 
 def read_usage(answer: Mapping[str, Any]) -> Usage | None:
     """The usage in a whole answer or in one event of a stream; None when it reports none."""
-    usage = answer.get("usage")
-    return usage_from(usage) if isinstance(usage, dict) and usage else None  # pyright: ignore[reportUnknownArgumentType]
+    usage = object_of(answer.get("usage"))
+    return usage_from(usage) if usage else None
 
 
 def usage_from(usage: Mapping[str, Any]) -> Usage | None:
     """
     A `usage` object as `Usage`; None when it holds no count at all, so that the call is estimated and not given away.
 
-    What is negative or no whole number is no count; what is beyond reason counts as 2^31. Some vendors leave reasoning
-    out of `completion_tokens`; where their total says so, it is added.
+    What is negative or no whole number is no count; what is beyond reason counts as 2^31, and a part beyond its whole
+    as the whole: a usage that had to be mended so is `suspicious`. Some vendors leave reasoning out of
+    `completion_tokens`; where their total says so, it is added.
     """
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if type(prompt) is int and type(completion) is int and 0 < prompt <= MOST_TOKENS and 0 < completion <= MOST_TOKENS:
         if len(usage) == 3 and "total_tokens" in usage:
             return Usage(prompt, completion)
-        inputs, outputs = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-        if inputs and outputs and type(inputs) is dict and type(outputs) is dict:
-            return _with_details(usage, prompt, completion, inputs, outputs)  # pyright: ignore[reportUnknownArgumentType]
-    return _whole(usage)
+        inputs = object_of(usage.get("prompt_tokens_details"))
+        outputs = object_of(usage.get("completion_tokens_details"))
+        if (inputs and outputs) or usage.keys() <= PLAIN_FIELDS:
+            return _with_details(usage, prompt, completion, inputs, outputs)
+    return _Report(usage).usage()
 
 
 def merge_usage(earlier: Usage, later: Usage) -> Usage:
@@ -48,15 +81,33 @@ def merge_usage(earlier: Usage, later: Usage) -> Usage:
     What two reports of one answer say together: of each count the larger.
 
     A stream may report its input at its beginning and its output at its end, or a growing sum in every event; a zero in
-    the last one takes nothing back.
+    the last one takes nothing back. Reports that shrink contradict each other, and make the usage `suspicious`.
     """
-    return Usage(*map(max, astuple(earlier), astuple(later)))
+    merged = Usage(*map(max, astuple(earlier), astuple(later)))
+    if earlier.tool_calls and later.tool_calls:
+        first, second = dict(earlier.tool_calls), dict(later.tool_calls)
+        most = {tool: max(first.get(tool, 0), second.get(tool, 0)) for tool in sorted(first | second)}
+        merged = replace(merged, tool_calls=tuple(most.items()))
+    if 0 < later.input_tokens < earlier.input_tokens or 0 < later.output_tokens < earlier.output_tokens:
+        return replace(merged, suspicious=True)
+    return merged
+
+
+def bounded_seconds(seconds: Decimal) -> Decimal:
+    """
+    A length above 0 and below 2^31, in seconds, with at most 18 decimals, rounded up. A bill is exact or an error, and
+    hundreds of digits, which an upstream may write, do not fit into one.
+    """
+    exponent = seconds.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -SECOND_DECIMALS:
+        return seconds.quantize(Decimal(1).scaleb(-SECOND_DECIMALS), ROUND_UP, Context(prec=28))
+    return seconds
 
 
 def _with_details(
-    usage: Mapping[str, Any], prompt: int, completion: int, inputs: dict[str, Any], outputs: dict[str, Any]
+    usage: Mapping[str, Any], prompt: int, completion: int, inputs: Mapping[str, Any], outputs: Mapping[str, Any]
 ) -> Usage | None:
-    """The totals with the parts that text has, in the usual form; everything else is left to `_whole`."""
+    """The totals with the parts that text has, in the usual form; everything else is left to `_Report`."""
     cached, reasoning = inputs.get("cached_tokens", 0), outputs.get("reasoning_tokens", 0)
     if (
         type(cached) is not int
@@ -64,39 +115,120 @@ def _with_details(
         or not 0 <= cached <= prompt
         or not 0 <= reasoning <= completion
         or inputs.get("audio_tokens")
-        or inputs.get("image_tokens")
         or outputs.get("audio_tokens")
         or outputs.get("image_tokens")
-        or (not cached and "prompt_cache_hit_tokens" in usage)
+        or (not inputs.keys() <= PLAIN_DETAILS and (inputs.get("image_tokens") or any(map(inputs.get, WRITTEN))))
+        or (not usage.keys() <= PLAIN_FIELDS and not BESIDES.isdisjoint(usage))
+        or (not cached and ("prompt_cache_hit_tokens" in usage or "cached_tokens" in usage))
         or (reasoning and usage.get("total_tokens") != prompt + completion)
     ):
-        return _whole(usage)
+        return _Report(usage).usage()
     return Usage(prompt, completion, cached, reasoning_tokens=reasoning)
 
 
-def _whole(usage: Mapping[str, Any]) -> Usage | None:
-    prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
-    completion = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
-    if not prompt and not completion:
-        return _without_parts(usage)
-    inputs = _parts(usage, "prompt_tokens_details", "input_tokens_details", "input_token_details")
-    outputs = _parts(usage, "completion_tokens_details", "output_tokens_details", "output_token_details")
-    if not inputs and not outputs and "prompt_cache_hit_tokens" not in usage:
-        return Usage(input_tokens=prompt, output_tokens=completion)
-    cached = _count(inputs, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens")
-    reasoning = _count(outputs, "reasoning_tokens")
-    if reasoning and _count(usage, "total_tokens") == prompt + completion + reasoning:
-        completion = min(completion + reasoning, MOST_TOKENS)
-    return Usage(
-        input_tokens=prompt,
-        output_tokens=completion,
-        cached_tokens=min(cached, prompt),
-        input_audio_tokens=min(_count(inputs, "audio_tokens"), prompt),
-        input_image_tokens=min(_count(inputs, "image_tokens"), prompt),
-        output_audio_tokens=min(_count(outputs, "audio_tokens"), completion),
-        output_image_tokens=min(_count(outputs, "image_tokens"), completion),
-        reasoning_tokens=min(reasoning, completion),
-    )
+class _Report:
+    """One report, read with care. `odd`: it held a number that cannot be true."""
+
+    def __init__(self, report: Mapping[str, Any]) -> None:
+        self.report = report
+        self.inputs = _parts(report, "prompt_tokens_details", "input_tokens_details", "input_token_details")
+        self.outputs = _parts(report, "completion_tokens_details", "output_tokens_details", "output_token_details")
+        self.odd = False
+        self.counted = False
+        """It held a count, be it 0."""
+
+    def usage(self) -> Usage | None:
+        report, inputs, outputs = self.report, self.inputs, self.outputs
+        prompt = self.total("prompt_tokens", "input_tokens")
+        completion = self.total("completion_tokens", "output_tokens")
+        tools = self.tool_calls()
+        if not prompt and not completion:
+            return self.without_parts(tools)
+        cached = (
+            self.count(inputs, "cached_tokens")
+            or self.count(report, "prompt_cache_hit_tokens")
+            or self.count(report, "cached_tokens")
+            or self.count(report, "cache_read_input_tokens")
+        )
+        short, long = self.written()
+        if self.leaves_out_cache(prompt, cached + short + long):
+            prompt = min(prompt + cached + short + long, MOST_TOKENS)
+        reasoning = self.count(outputs, "reasoning_tokens")
+        if reasoning and self.count(report, "total_tokens") == prompt + completion + reasoning:
+            completion = min(completion + reasoning, MOST_TOKENS)
+        return Usage(
+            input_tokens=prompt,
+            output_tokens=completion,
+            cached_tokens=self.part(cached, prompt),
+            cache_write_5m_tokens=self.part(short, prompt),
+            cache_write_1h_tokens=self.part(long, prompt),
+            input_audio_tokens=self.part(self.count(inputs, "audio_tokens"), prompt),
+            input_image_tokens=self.part(self.count(inputs, "image_tokens"), prompt),
+            output_audio_tokens=self.part(self.count(outputs, "audio_tokens"), completion),
+            output_image_tokens=self.part(self.count(outputs, "image_tokens"), completion),
+            reasoning_tokens=self.part(reasoning, completion),
+            tool_calls=tools,
+            suspicious=self.odd,
+        )
+
+    def without_parts(self, tools: ToolCalls) -> Usage | None:
+        """A usage without input and output tokens: of seconds, of a mere total, or of nothing."""
+        seconds = self.report.get("seconds")
+        if _is_number(seconds) and 0 < seconds < MOST_TOKENS:
+            return Usage(seconds=bounded_seconds(Decimal(str(seconds))), tool_calls=tools, suspicious=self.odd)
+        self.odd = self.odd or (_is_number(seconds) and seconds != 0)
+        total = self.count(self.report, "total_tokens")
+        if total or tools or self.counted or self.odd:
+            return Usage(input_tokens=total, tool_calls=tools, suspicious=self.odd)
+        return None
+
+    def written(self) -> tuple[int, int]:
+        """Tokens written to a cache for five minutes, and for an hour. Where only their sum is told, five minutes."""
+        parts = object_of(self.report.get("cache_creation")) or object_of(
+            self.inputs.get("cache_creation_token_details")
+        )
+        short = self.count(parts, "ephemeral_5m_input_tokens")
+        short = short or self.count(self.report, "claude_cache_creation_5_m_tokens")
+        long = self.count(parts, "ephemeral_1h_input_tokens")
+        long = long or self.count(self.report, "claude_cache_creation_1_h_tokens")
+        both = self.count(self.report, "cache_creation_input_tokens")
+        for name in WRITTEN:
+            both = both or self.count(self.inputs, name)
+        return max(short, both - long), long
+
+    def leaves_out_cache(self, prompt: int, cache: int) -> bool:
+        """Whether the prompt is that of Anthropic's API, which counts what was cached beside it."""
+        if not cache or not ("cache_read_input_tokens" in self.report or "cache_creation_input_tokens" in self.report):
+            return False
+        return not self.report.get("prompt_tokens") or cache > prompt
+
+    def tool_calls(self) -> ToolCalls:
+        report = self.report
+        searches = (
+            self.count(object_of(report.get("server_tool_use")), "web_search_requests")
+            or self.count(report, "num_search_queries")
+            or self.count(report, "num_sources_used")
+        )
+        return (("web_search", self.part(searches, MOST_CALLS)),) if searches else ()
+
+    def total(self, name: str, other: str) -> int:
+        self.counted = self.counted or any(_is_count(self.report.get(each)) for each in (name, other))
+        return self.count(self.report, name) or self.count(self.report, other)
+
+    def count(self, table: Mapping[str, Any], name: str) -> int:
+        value = table.get(name)
+        if not value:
+            return 0
+        if not _is_count(value):
+            self.odd = self.odd or _is_number(value)
+            return 0
+        return self.part(int(value), MOST_TOKENS)
+
+    def part(self, count: int, whole: int) -> int:
+        if count <= whole:
+            return count
+        self.odd = True
+        return whole
 
 
 def _parts(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
@@ -107,18 +239,8 @@ def _parts(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     return EMPTY
 
 
-def _without_parts(usage: Mapping[str, Any]) -> Usage | None:
-    """A usage without input and output tokens: of seconds, of a mere total, or of nothing."""
-    seconds = usage.get("seconds")
-    if isinstance(seconds, int | float) and seconds is not True and 0 < seconds < MOST_TOKENS:
-        return Usage(seconds=Decimal(str(seconds)))
-    total = _count(usage, "total_tokens")
-    return Usage(input_tokens=total) if total or any(_is_count(usage.get(name)) for name in COUNTS) else None
-
-
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return min(int(value), MOST_TOKENS) if value and _is_count(value) else 0
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_count(value: object) -> bool:

@@ -26,6 +26,8 @@ COUNT_AFTER = 32 * 1024
 SHORTEST_EVENT = len(b"data: {}\n\n")
 """Bytes. What is no longer holds nothing to count."""
 FINISH, FINISH_SPACED = '"finish_reason":"', '"finish_reason": "'
+NO_FINISH, NO_FINISH_SPACED = '"finish_reason":""', '"finish_reason": ""'
+"""Some servers (SGLang, Ollama) have written so into every event but the last, where others write null."""
 BOM = b"\xef\xbb\xbf"
 """A byte order mark, which may stand before the first event."""
 BLANK_LINE = re.compile(rb"\n\r?\n")
@@ -119,6 +121,7 @@ class StreamWatch:
             self.failed = True
         if FINISH in text or FINISH_SPACED in text:
             self._open_choices -= text.count(FINISH) + text.count(FINISH_SPACED)
+            self._open_choices += text.count(NO_FINISH) + text.count(NO_FINISH_SPACED)
             self.finished = self._open_choices <= 0
         if ("[DONE]" in text and has_done(data)) or (self._ends and self._has_end(data)):
             self.ended = True

@@ -11,6 +11,7 @@ from tollway.adapters.answers import error_object, key_is_dead, passed_headers, 
 from tollway.adapters.errors import UpstreamStatus
 from tollway.config.channel import Channel, ChannelType
 from tollway.config.options import Options
+from tollway.config.secret import Secret
 
 NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110
 
@@ -256,6 +257,13 @@ def test_a_refusal_carries_only_headers_that_clients_may_see() -> None:
     failure = refusal(CHANNEL, 400, headers, b"", now=NOW)
     assert failure.answer_headers == ((b"content-type", b"text/html"),)
     assert failure.retry_after == 3.0
+
+
+def test_a_refusal_does_not_show_the_channels_keys() -> None:
+    channel = Channel(1, "one", ChannelType.OPENAI, ("m",), keys=(Secret("x"), Secret("sk-upstream-1")))
+    body = b'{"error":{"message":"x has no field: Bearer sk-upstream-1"}}'
+    failure = refusal(channel, 400, [], body, now=NOW)
+    assert failure.answer_body == b'{"error":{"message":"x has no field: Bearer ********"}}'
 
 
 @pytest.mark.parametrize(

@@ -53,12 +53,14 @@ def test_a_report_that_can_be_true_is_charged_as_it_is(reported: Usage) -> None:
     ("reported", "delivered", "usage"),
     [
         pytest.param(None, 7, Usage(INPUT, 7, estimated=True), id="no report"),
-        pytest.param(Usage(), 7, Usage(INPUT, 7, estimated=True), id="zeros"),
-        pytest.param(Usage(0, 5), 5, Usage(INPUT, 5, estimated=True), id="no input"),
+        pytest.param(Usage(), 7, Usage(INPUT, 7, estimated=True, suspicious=True), id="zeros"),
+        pytest.param(Usage(0, 5), 5, Usage(INPUT, 5, estimated=True, suspicious=True), id="no input"),
         pytest.param(Usage(10, 0), 5, Usage(10, 5, estimated=True), id="no output, but text was delivered"),
         pytest.param(Usage(10, 1), 900, Usage(10, 900, estimated=True), id="the report of a stream's beginning"),
         pytest.param(Usage(10, 800), 900, Usage(10, 800), id="an estimate above the report is only an estimate"),
-        pytest.param(Usage(seconds=D(1)), 5, Usage(INPUT, 5, estimated=True), id="seconds of a conversation"),
+        pytest.param(
+            Usage(seconds=D(1)), 5, Usage(INPUT, 5, estimated=True, suspicious=True), id="seconds of a conversation"
+        ),
         pytest.param(Usage(10, 5, seconds=D(1)), 5, Usage(10, 5), id="seconds beside tokens"),
     ],
 )
@@ -123,6 +125,11 @@ def test_pictures_by_the_piece(reported: Usage | None, images: int, expected: tu
     assert charged("dall-e-3", asked, reported, images=images) == expected
 
 
+def test_no_answer_has_a_million_pictures() -> None:
+    usage = settle(call("/v1/images/generations", PAINT, choices=2), None, images=10**6)
+    assert (usage.images, usage.suspicious) == (128, True)
+
+
 @pytest.mark.parametrize(
     ("fields", "tokens"),
     [
@@ -145,6 +152,13 @@ def test_pictures_by_their_tokens(fields: dict[str, Any], tokens: int) -> None:
     assert charged("gpt-image-1", asked, Usage(50, 100, output_image_tokens=100), images=1) == (125 + 2000, False)
 
 
+def test_the_output_of_a_report_that_does_not_say_its_kind_is_pictures() -> None:
+    asked = call("/v1/images/generations", PAINT)
+    # Of gpt-image-1.5 a million tokens of text cost $10, of pictures $32.
+    assert charged("gpt-image-1.5", asked, Usage(50, 100)) == (125 + 1600, False)
+    assert charged("gpt-image-1.5", asked, Usage(50, 100, output_image_tokens=90)) == (125 + 1440 + 50, False)
+
+
 def test_pictures_to_edit_are_input() -> None:
     asked = call("/v1/images/edits", {"prompt": "x"}, body=form(5, 1000, "image[]"))
     usage = settle(asked, None, images=1)
@@ -156,7 +170,7 @@ def test_pictures_to_edit_may_be_addresses(field: str) -> None:
     picture = "data:image/png;base64," + "A" * 100_000
     asked = call("/v1/images/edits", {"prompt": "x", field: picture if field == "image" else [picture]})
     assert settle(asked, None, images=1).input_tokens == 1106
-    assert most_sent(asked).tokens == 6693
+    assert most_sent(asked, "m").tokens == 6693
 
 
 SPEAK = {"input": "word " * 800, "voice": "alloy"}
@@ -187,7 +201,9 @@ def test_speech_by_tokens(fields: dict[str, Any], audio_bytes: int, tokens: int)
 
 
 def test_speech_that_reports_its_usage() -> None:
-    assert settle(call("/v1/audio/speech", SPEAK), Usage(900, 5000)) == Usage(900, 5000)
+    asked = call("/v1/audio/speech", SPEAK)
+    assert settle(asked, Usage(900, 5000)) == Usage(900, 5000, output_audio_tokens=5000)
+    assert settle(asked, Usage(900, 5000, output_audio_tokens=4900)).output_audio_tokens == 4900
 
 
 RECORDED = call("/v1/audio/transcriptions", {}, body=form(1, 800_000))
@@ -220,6 +236,12 @@ def test_transcripts_by_the_minute(reported: Usage | None, seconds: Decimal | No
             Usage(600, 7, input_audio_tokens=600, seconds=D(60), estimated=True),
             id="seconds, of a price by tokens",
         ),
+        pytest.param(
+            Usage(seconds=D("6.01")),
+            7,
+            Usage(61, 7, input_audio_tokens=61, seconds=D("6.01"), estimated=True),
+            id="a part of a token, rounded up",
+        ),
     ],
 )
 def test_transcripts_by_tokens(reported: Usage | None, delivered: int, usage: Usage) -> None:
@@ -234,6 +256,21 @@ def test_without_a_price_the_report_says_what_is_charged(reported: Usage | None,
     usage = settle(RECORDED, reported, delivered=20)
     assert usage.estimated is estimated
     assert usage == reported or (usage.seconds == 100 and usage.input_audio_tokens == 1000)
+
+
+@pytest.mark.parametrize(
+    ("length", "quota"),
+    [
+        pytest.param("60." + "0" * 300 + "1", 3001, id="hundreds of digits"),
+        pytest.param("60.000000000000000001", 3001, id="eighteen decimals"),
+        pytest.param("1e-300", 1, id="next to nothing"),
+    ],
+)
+def test_a_length_of_any_digits_has_a_price(length: str, quota: int) -> None:
+    price = Price("m", per_minute=D("0.006"), per_call=D("0.000001"))
+    for seconds, reported in ((D(length), None), (None, Usage(seconds=D(length)))):
+        usage = settle(RECORDED, reported, seconds=seconds, price=price)
+        assert quota_for(usage, price, D(1))[0] == quota
 
 
 OPERATIONS = [path for path, operation in BY_PATH.items() if operation.relayed]

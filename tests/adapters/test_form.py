@@ -121,6 +121,24 @@ def test_spellings_of_a_boundary(content_type: bytes) -> None:
         ),
         pytest.param('Content-Disposition: form-data; name="模型"'.encode(), "模型", False, id="beyond ASCII"),
         pytest.param(
+            b'Content-Disposition: form-data; name="model"\r\nContent-Transfer-Encoding: 8bit',
+            "model",
+            False,
+            id="a transfer encoding that changes nothing, as Apache's HttpClient",
+        ),
+        pytest.param(
+            b'Content-Disposition: form-data; name="file"; filename="a"\r\nContent-Transfer-Encoding: base64',
+            "file",
+            True,
+            id="an encoded file",
+        ),
+        pytest.param(
+            b"Content-Disposition: form-data; name=image; filename*=utf-8''a.png",
+            "image",
+            True,
+            id="an encoded file's name",
+        ),
+        pytest.param(
             b'Content-Disposition: form-data; filename="a; name=x"; name="file"',
             "file",
             True,
@@ -154,7 +172,20 @@ def test_spellings_of_a_name(headers: bytes, name: str, is_file: bool) -> None:
             ),
             id="a header hidden behind a bare line feed",
         ),
+        pytest.param(form(raw(b'Content-Disposition: form-data; name*0="mod"; name*1="el"')), id="a name in pieces"),
+        pytest.param(
+            form(raw(b"Content-Disposition: form-data; name*0*=utf-8''model")), id="an encoded piece of a name"
+        ),
+        pytest.param(form(raw(b'Content-Disposition: attachment; name="model"')), id="no field of a form"),
+        pytest.param(form(raw(b'Content-Disposition: form-data; name="model\x00"')), id="a zero byte in a name"),
         pytest.param(form(part("model", "m", more='; filename="m"')), id="the model as a file"),
+        pytest.param(form(part("model", "m", more="; filename*=utf-8''m")), id="the same, with an encoded name"),
+        pytest.param(form(part("model", "m", more='; filename*0="m"')), id="the same, with a name in pieces"),
+        pytest.param(form(part("size", "1024x1536", more='; filename="s"')), id="a picture's size as a file"),
+        pytest.param(
+            form(part("size", "=31024x1536", more="\r\nContent-Transfer-Encoding: quoted-printable")),
+            id="a picture's size in an encoding that Go's servers undo",
+        ),
         pytest.param(
             form(part("prompt", 'p\r\n--XXL\r\nContent-Disposition: form-data; name="model"')), id="a longer boundary"
         ),

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tollway.adapters.usage import MOST_TOKENS, merge_usage, read_usage, usage_from
+from tollway.adapters.usage import MOST_CALLS, MOST_TOKENS, merge_usage, read_usage, usage_from
 from tollway.config.pricing import Usage
 
 REPORTED = [
@@ -66,6 +66,17 @@ REPORTED = [
     ),
     pytest.param(
         {
+            "prompt_tokens": 412,
+            "completion_tokens": 64,
+            "total_tokens": 476,
+            "prompt_tokens_details": {"cached_tokens": 400},
+            "completion_tokens_details": None,
+        },
+        Usage(412, 64, cached_tokens=400),
+        id="vLLM, nothing to say of the completion",
+    ),
+    pytest.param(
+        {
             "input_tokens": 213,
             "output_tokens": 272,
             "total_tokens": 485,
@@ -85,6 +96,108 @@ REPORTED = [
         },
         Usage(input_tokens=14, output_tokens=45, input_audio_tokens=14),
         id="OpenAI, transcription by tokens",
+    ),
+    pytest.param(
+        {
+            "prompt_tokens": 194,
+            "completion_tokens": 2,
+            "total_tokens": 196,
+            "prompt_tokens_details": {"cached_tokens": 40, "cache_write_tokens": 100, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 1},
+            "cost": 0.95,
+        },
+        Usage(194, 2, cached_tokens=40, cache_write_5m_tokens=100, reasoning_tokens=1),
+        id="OpenRouter, cache read and written",
+    ),
+    pytest.param(
+        {
+            "prompt_tokens": 9000,
+            "completion_tokens": 800,
+            "total_tokens": 9800,
+            "prompt_tokens_details": {"cached_tokens": 5000, "cached_creation_tokens": 3000},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+            "claude_cache_creation_5_m_tokens": 2000,
+            "claude_cache_creation_1_h_tokens": 1000,
+        },
+        Usage(9000, 800, cached_tokens=5000, cache_write_5m_tokens=2000, cache_write_1h_tokens=1000),
+        id="New API, both kinds of writes",
+    ),
+    pytest.param(
+        {
+            "prompt_tokens": 9000,
+            "completion_tokens": 800,
+            "total_tokens": 9800,
+            "prompt_tokens_details": {
+                "cached_tokens": 5000,
+                "cache_creation_tokens": 3000,
+                "cache_creation_token_details": {"ephemeral_5m_input_tokens": 2000, "ephemeral_1h_input_tokens": 1000},
+            },
+            "cache_creation_input_tokens": 3000,
+            "cache_read_input_tokens": 5000,
+        },
+        Usage(9000, 800, cached_tokens=5000, cache_write_5m_tokens=2000, cache_write_1h_tokens=1000),
+        id="LiteLLM, writes inside of the prompt",
+    ),
+    pytest.param(
+        {
+            "input_tokens": 1000,
+            "output_tokens": 800,
+            "cache_read_input_tokens": 5000,
+            "cache_creation_input_tokens": 3000,
+            "cache_creation": {"ephemeral_5m_input_tokens": 2000, "ephemeral_1h_input_tokens": 1000},
+            "server_tool_use": {"web_search_requests": 2},
+        },
+        Usage(
+            9000,
+            800,
+            cached_tokens=5000,
+            cache_write_5m_tokens=2000,
+            cache_write_1h_tokens=1000,
+            tool_calls=(("web_search", 2),),
+        ),
+        id="Anthropic, writes beside the input",
+    ),
+    pytest.param(
+        {"prompt_tokens": 1000, "completion_tokens": 8, "cache_read_input_tokens": 5000},
+        Usage(6000, 8, cached_tokens=5000),
+        id="more read from the cache than the prompt can hold",
+    ),
+    pytest.param(
+        {"prompt_tokens": 500, "completion_tokens": 12, "total_tokens": 512, "cached_tokens": 448},
+        Usage(500, 12, cached_tokens=448),
+        id="Moonshot, cached",
+    ),
+    pytest.param(
+        {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14, "num_search_queries": 18},
+        Usage(5, 9, tool_calls=(("web_search", 18),)),
+        id="Perplexity, searches",
+    ),
+    pytest.param(
+        {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14, "num_sources_used": 4},
+        Usage(5, 9, tool_calls=(("web_search", 4),)),
+        id="xAI, sources",
+    ),
+    pytest.param(
+        {
+            "prompt_tokens": 5,
+            "completion_tokens": 9,
+            "total_tokens": 14,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 2},
+            "server_tool_use": {"web_search_requests": 10**6},
+        },
+        Usage(5, 9, reasoning_tokens=2, tool_calls=(("web_search", MOST_CALLS),), suspicious=True),
+        id="searches beyond reason",
+    ),
+    pytest.param(
+        {
+            "prompt_tokens": 5,
+            "completion_tokens": 9,
+            "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": -4},
+            "server_tool_use": {"web_search_requests": -3},
+        },
+        Usage(5, 9, suspicious=True),
+        id="a negative search is no credit",
     ),
     pytest.param({"type": "duration", "seconds": 9}, Usage(seconds=Decimal(9)), id="transcription by seconds"),
     pytest.param({"type": "duration", "seconds": 9.25}, Usage(seconds=Decimal("9.25")), id="parts of a second"),
@@ -120,7 +233,7 @@ REPORTED = [
             "prompt_tokens_details": {"cached_tokens": 900},
             "completion_tokens_details": {"reasoning_tokens": 900},
         },
-        Usage(input_tokens=5, output_tokens=3, cached_tokens=5, reasoning_tokens=3),
+        Usage(input_tokens=5, output_tokens=3, cached_tokens=5, reasoning_tokens=3, suspicious=True),
         id="parts beyond their wholes",
     ),
     pytest.param(
@@ -134,17 +247,20 @@ REPORTED = [
     pytest.param(
         {"prompt_tokens": 5, "prompt_tokens_details": [1]}, Usage(input_tokens=5), id="details of another shape"
     ),
+    pytest.param({"seconds": 1e-300}, Usage(seconds=Decimal("1e-18")), id="seconds of more digits than a bill has"),
     pytest.param(
-        {"prompt_tokens": -7, "completion_tokens": 3}, Usage(output_tokens=3), id="a negative count is no credit"
+        {"prompt_tokens": -7, "completion_tokens": 3},
+        Usage(output_tokens=3, suspicious=True),
+        id="a negative count is no credit",
     ),
     pytest.param(
         {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 900}},
-        Usage(input_tokens=5, cached_tokens=5),
+        Usage(input_tokens=5, cached_tokens=5, suspicious=True),
         id="a part is at most its whole",
     ),
     pytest.param(
         {"prompt_tokens": 10**30, "completion_tokens": 2**62},
-        Usage(input_tokens=MOST_TOKENS, output_tokens=MOST_TOKENS),
+        Usage(input_tokens=MOST_TOKENS, output_tokens=MOST_TOKENS, suspicious=True),
         id="beyond reason",
     ),
 ]
@@ -172,17 +288,27 @@ def _writable(reported: dict[str, Any]) -> dict[str, Any]:
         pytest.param({"usage": {"queue_time": 0.2}}, id="no count"),
         pytest.param({"usage": {"prompt_tokens": "12", "completion_tokens": True}}, id="counts of other types"),
         pytest.param({"usage": {"prompt_tokens": None, "completion_tokens": None}}, id="null counts"),
-        pytest.param({"usage": {"prompt_tokens": -1, "total_tokens": -1}}, id="negative counts"),
-        pytest.param({"usage": {"prompt_tokens": 1.5}}, id="a part of a token"),
         pytest.param({"usage": {"prompt_tokens_details": {"cached_tokens": 5}}}, id="details alone"),
         pytest.param({"usage": {"seconds": True}}, id="seconds that are true"),
-        pytest.param({"usage": {"seconds": -3}}, id="negative seconds"),
-        pytest.param({"usage": {"seconds": float("nan")}}, id="seconds that are no number"),
-        pytest.param({"usage": {"seconds": float("inf")}}, id="seconds without end"),
     ],
 )
 def test_what_reports_nothing_is_estimated_later(answer: dict[str, Any]) -> None:
     assert read_usage(answer) is None
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        pytest.param({"prompt_tokens": -1, "total_tokens": -1}, id="negative counts"),
+        pytest.param({"prompt_tokens": 1.5}, id="a part of a token"),
+        pytest.param({"seconds": -3}, id="negative seconds"),
+        pytest.param({"seconds": float("nan")}, id="seconds that are no number"),
+        pytest.param({"seconds": float("inf")}, id="seconds without end"),
+        pytest.param({"seconds": 2**40}, id="seconds beyond reason"),
+    ],
+)
+def test_what_reports_nothing_that_can_be_true_is_suspicious(usage: dict[str, Any]) -> None:
+    assert usage_from(usage) == Usage(suspicious=True)
 
 
 NAMES = [
@@ -202,6 +328,14 @@ NAMES = [
     "audio_tokens",
     "image_tokens",
     "reasoning_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+    "cache_creation",
+    "ephemeral_5m_input_tokens",
+    "ephemeral_1h_input_tokens",
+    "cache_write_tokens",
+    "server_tool_use",
+    "web_search_requests",
 ]
 LEAVES = st.one_of(
     st.none(),
@@ -221,13 +355,20 @@ def test_no_report_is_a_credit_or_an_accident(reported: dict[str, Any]) -> None:
     usage = usage_from(reported)
     if usage is None:
         return
-    parts_in = (usage.cached_tokens, usage.input_audio_tokens, usage.input_image_tokens)
+    parts_in = (
+        usage.cached_tokens,
+        usage.cache_write_5m_tokens,
+        usage.cache_write_1h_tokens,
+        usage.input_audio_tokens,
+        usage.input_image_tokens,
+    )
     parts_out = (usage.output_audio_tokens, usage.output_image_tokens, usage.reasoning_tokens)
     assert 0 <= usage.input_tokens <= MOST_TOKENS
     assert 0 <= usage.output_tokens <= MOST_TOKENS
     assert 0 <= usage.seconds < MOST_TOKENS
     assert all(0 <= part <= usage.input_tokens for part in parts_in)
     assert all(0 <= part <= usage.output_tokens for part in parts_out)
+    assert all(0 < calls <= MOST_CALLS for _, calls in usage.tool_calls)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +382,23 @@ def test_no_report_is_a_credit_or_an_accident(reported: dict[str, Any]) -> None:
         ),
         pytest.param(Usage(seconds=Decimal(3)), Usage(1, 1), Usage(1, 1, seconds=Decimal(3)), id="seconds and tokens"),
         pytest.param(Usage(1, 1, estimated=True), Usage(2, 2), Usage(2, 2, estimated=True), id="an estimate stays one"),
+        pytest.param(
+            Usage(10, 9), Usage(10, 2), Usage(10, 9, suspicious=True), id="a sum that shrinks contradicts itself"
+        ),
+        pytest.param(Usage(10, 9), Usage(7, 9), Usage(10, 9, suspicious=True), id="and so does an input"),
+        pytest.param(
+            Usage(10, 2, tool_calls=(("web_search", 3),)),
+            Usage(10, 9, tool_calls=(("file_search", 1), ("web_search", 1))),
+            Usage(10, 9, tool_calls=(("file_search", 1), ("web_search", 3))),
+            id="of each tool the most calls",
+        ),
+        pytest.param(
+            Usage(10, 2, tool_calls=(("web_search", 3),)),
+            Usage(10, 9),
+            Usage(10, 9, tool_calls=(("web_search", 3),)),
+            id="calls told once",
+        ),
     ],
 )
 def test_reports_of_one_answer_together(earlier: Usage, later: Usage, merged: Usage) -> None:
-    assert merge_usage(earlier, later) == merge_usage(later, earlier) == merged
+    assert merge_usage(earlier, later) == merged

@@ -42,6 +42,16 @@ def test_finish_reasons_may_come_in_one_piece_and_with_blanks() -> None:
     assert watch.finished
 
 
+@pytest.mark.parametrize("spelled", [b'"finish_reason":""', b'"finish_reason": ""'])
+def test_an_empty_finish_reason_is_none(spelled: bytes) -> None:
+    watch = StreamWatch()
+    for _ in range(3):
+        watch.feed(DELTA.replace(b'"finish_reason":null', spelled))
+    assert not watch.finished
+    watch.feed(STOP % 0)
+    assert watch.finished
+
+
 def test_a_byte_order_mark_before_the_first_event_is_passed_over() -> None:
     data = b"\xef\xbb\xbf" + DELTA
     assert has_event(data)

@@ -1,0 +1,67 @@
+"""
+How long a recording says that it lasts: FLAC, Ogg (Opus and Vorbis) and MP4, from a few bytes of the file.
+
+Such files may pack an hour into what other kinds need for minutes. MP3, WAV and WebM do not say it; they go by bytes.
+"""
+
+FEWEST_BYTES_PER_SECOND = 125
+SLACK_SECONDS = 600
+"""Sound at 1 kbit/s: a recording that is said to be longer than this makes it, and ten minutes more, is not."""
+
+LAST_PAGE = 65_307
+"""Bytes of the longest page of an Ogg file (RFC 3533, section 6)."""
+MOST_BOXES = 64
+"""Boxes of an MP4 file that are stepped over; there are about five."""
+
+
+def longest_seconds(size: int) -> int:
+    """The longest that a recording of so many bytes is believed to be."""
+    return size // FEWEST_BYTES_PER_SECOND + SLACK_SECONDS
+
+
+def told_seconds(data: bytes, start: int, size: int) -> int:
+    """The length, rounded up, of the recording of `size` bytes at `start`; 0 where it does not say it."""
+    end = start + size
+    match data[start : start + 4]:
+        case b"fLaC":
+            samples, rate = _flac(data[start : start + 26])
+        case b"OggS":
+            samples, rate = _ogg(data, start, end)
+        case _ if data[start + 4 : start + 8] == b"ftyp":
+            samples, rate = _mp4(data, start, end)
+        case _:
+            return 0
+    return min(-(-samples // rate), longest_seconds(size)) if samples > 0 and rate else 0
+
+
+def _flac(head: bytes) -> tuple[int, int]:
+    """STREAMINFO, which comes first: 20 bits of rate, 8 of form, 36 of samples (RFC 9639, section 8.2)."""
+    fields = int.from_bytes(head[18:26])
+    return fields & (1 << 36) - 1, fields >> 44
+
+
+def _ogg(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """The position at which the last page ends (RFC 3533). Opus counts at 48 kHz, whatever its rate (RFC 7845)."""
+    first = data[start + 28 : start + 44]
+    rate = 48_000 if first[:8] == b"OpusHead" else int.from_bytes(first[12:16], "little") if b"vorbis" in first else 0
+    page = data.rfind(b"OggS", max(start, end - LAST_PAGE), end)
+    return (int.from_bytes(data[page + 6 : page + 14], "little", signed=True), rate) if page >= 0 else (0, 0)
+
+
+def _mp4(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """The movie's header, the first box in `moov` (ISO 14496-12, 8.2.2); fields are wider in its version 1."""
+    at = start
+    for _ in range(MOST_BOXES):
+        size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if kind == b"moov":
+            at += 8
+            break
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16])
+        if size < 8 or at + size >= end:
+            return 0, 0
+        at += size
+    if data[at + 4 : at + 8] != b"mvhd":
+        return 0, 0
+    rate, width = (at + 28, 8) if data[at + 8] == 1 else (at + 20, 4)
+    return int.from_bytes(data[rate + 4 : rate + 4 + width]), int.from_bytes(data[rate : rate + 4])
