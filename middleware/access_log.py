@@ -3,71 +3,49 @@
 import time
 from collections.abc import Callable
 
-import orjson
+import msgspec
 from msgspec import Struct
-from msgspec.structs import asdict
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .paths import address_of
-from .state import Attempt, Charge, Failure, Principal, state_of
+from .state import Failure, state_of
 
 CLIENT_GONE, DEFECT = 499, 500
 
 
-class Line(Struct, frozen=True):
+class Line(Struct, frozen=True, omit_defaults=True):
     """
-    What is logged of a request; `str` and `bytes` make one line of JSON of it, the latter with its end.
+    What is logged of a request, as it is logged; `str` makes one line of JSON of it, without its end.
 
-    `time` is seconds since the epoch, at the request's end. `duration` and `first_byte` (None: no byte was sent) are in
-    seconds, `size` in bytes. The line is made by whoever writes it: a request is not held up by its own log.
+    `time` is seconds since the epoch, at the request's end. `first_byte_ms` is null where no byte was sent, `bytes` the
+    size of the body. What has a default here is left out where no layer has written it. The JSON is made by whoever
+    writes the line (with msgspec, many at a time): a request is not held up by its own log.
     """
 
     time: float
-    request_id: str
+    request_id: str | None
     method: str
     path: str
     status: int
-    duration: float
-    first_byte: float | None
-    size: int
-    address: str
-    principal: Principal | None
-    model: str
-    stream: bool
-    attempt: Attempt | None
-    charge: Charge | None
-    error: str
-    failures: tuple[Failure, ...]
-
-    def __bytes__(self) -> bytes:
-        entry: dict[str, object] = {
-            "time": round(self.time, 3),
-            "request_id": self.request_id or None,
-            "method": self.method,
-            "path": self.path,
-            "status": self.status,
-            "duration_ms": round(self.duration * 1000, 2),
-            "first_byte_ms": self.first_byte and round(self.first_byte * 1000, 2),
-            "bytes": self.size,
-            "address": self.address or None,
-        }
-        if (principal := self.principal) is not None:
-            entry["user_id"], entry["token_id"] = principal.user_id, principal.token_id
-        if self.model:
-            entry["model"], entry["stream"] = self.model, self.stream
-        if (attempt := self.attempt) is not None:
-            entry["channel_id"], entry["attempts"] = attempt.channel.id, attempt.number
-        if (charge := self.charge) is not None:
-            entry["input_tokens"], entry["output_tokens"] = charge.usage.input_tokens, charge.usage.output_tokens
-            entry["quota"], entry["ending"] = charge.quota, charge.ending
-        if self.error:
-            entry["error_code"] = self.error
-        if self.failures:
-            entry["failures"] = [asdict(failure) for failure in self.failures]
-        return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+    duration_ms: float
+    first_byte_ms: float | None
+    bytes: int
+    address: str | None
+    user_id: int | None = None
+    token_id: int | None = None
+    model: str | None = None
+    stream: bool | None = None
+    channel_id: int | None = None
+    attempts: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    quota: int | None = None
+    ending: str | None = None
+    error_code: str | None = None
+    failures: tuple[Failure, ...] | None = None
 
     def __str__(self) -> str:
-        return bytes(self).decode().rstrip("\n")
+        return msgspec.json.encode(self).decode()
 
 
 WriteLine = Callable[[Line], object]
@@ -111,25 +89,38 @@ class AccessLogMiddleware:
             status = status or DEFECT  # what the server will say
             raise
         finally:
-            state = state_of(scope)
-            call = state.call
-            self.write(
-                Line(
-                    time.time(),
-                    state.request_id,
-                    scope["method"],
-                    scope["path"],
-                    status or CLIENT_GONE,
-                    time.perf_counter() - started,
-                    first_byte,
-                    size,
-                    address_of(scope),
-                    state.principal,
-                    call.model if call is not None else "",
-                    call.stream if call is not None else False,
-                    state.attempt,
-                    state.charge,
-                    state.error,
-                    state.failures,
-                )
-            )
+            self.write(line_of(scope, status or CLIENT_GONE, time.perf_counter() - started, first_byte, size))
+
+
+def line_of(scope: Scope, status: int, duration: float, first_byte: float | None, size: int) -> Line:
+    """The line of a request that is over. `duration` and `first_byte` are in seconds."""
+    state = state_of(scope)
+    principal, call, attempt, charge = state.principal, state.call, state.attempt, state.charge
+    return Line(
+        int(time.time() * 1000) / 1000,
+        state.request_id or None,
+        scope["method"],
+        scope["path"],
+        status,
+        milliseconds(duration),
+        None if first_byte is None else milliseconds(first_byte),
+        size,
+        address_of(scope) or None,
+        principal.user_id if principal is not None else None,
+        principal.token_id if principal is not None else None,
+        call.model if call is not None else None,
+        call.stream if call is not None else None,
+        attempt.channel.id if attempt is not None else None,
+        attempt.number if attempt is not None else None,
+        charge.usage.input_tokens if charge is not None else None,
+        charge.usage.output_tokens if charge is not None else None,
+        charge.quota if charge is not None else None,
+        charge.ending if charge is not None else None,
+        state.error or None,
+        state.failures or None,
+    )
+
+
+def milliseconds(seconds: float) -> float:
+    """With two digits behind the point."""
+    return int(seconds * 100_000 + 0.5) / 100

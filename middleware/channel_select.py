@@ -5,6 +5,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..adapters.call import Call
 from ..adapters.errors import Forbidden
+from .paths import relayed_operation
 from .ports import ChannelPool
 from .routing.affinity import conversation
 from .state import Principal, missing, state_of
@@ -17,7 +18,8 @@ class ChannelSelectMiddleware:
     Refuse with 403 a model that the key may not use and with 404 one that nobody serves; else write `plan`.
 
     Reads `call`, and `principal` if it is there (without it the group is `default`). It chooses, failover tries: the
-    plan is made once, from one snapshot. Place it inside model_suffix and outside failover.
+    plan is made once, from one snapshot. Requests that are no operation pass untouched. Place it inside model_suffix
+    and outside failover.
 
         app = IntakeMiddleware(ChannelSelectMiddleware(app, pool=MemoryChannelPool([channel])))
     """
@@ -30,6 +32,8 @@ class ChannelSelectMiddleware:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         state = state_of(scope)
+        if state.call is None and relayed_operation(scope) is None:
+            return await self.app(scope, receive, send)
         principal = state.principal or ANYBODY
         call = state.call = permitted(state.call or missing("call", "IntakeMiddleware"), principal)
         models = (call.model,) if call.base_model == call.model else (call.model, call.base_model)

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..adapters.errors import NoHealthyChannel, UpstreamError, UpstreamTimeout, UpstreamTruncated
 from ..config.live import Live
 from ..config.options import Options
+from .paths import relayed_operation
 from .ports import ChannelPool
 from .state import Attempt, Candidate, Failure, Plan, RelayState, missing, state_of
 
@@ -22,7 +23,8 @@ class FailoverMiddleware:
     Reads `plan`. An attempt has failed when the app inside raises `UpstreamError` before its first byte; it is the last
     one when the failure is the caller's own, when a byte has left, or when the options' counts or the retry budget say
     so. `retry_next` counts further keys and channels, `retry_same` rounds over all of them again, after a pause with
-    jitter. When a channel itself has failed, its other keys are left for a later round.
+    jitter. When a channel itself has failed, its other keys are left for a later round. Requests that are no operation
+    pass untouched.
 
     Place it inside channel_select and directly around what performs the call.
 
@@ -48,6 +50,8 @@ class FailoverMiddleware:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         state = state_of(scope)
+        if state.plan is None and relayed_operation(scope) is None:
+            return await self.app(scope, receive, send)
         pool, plan = self.pool, state.plan or missing("plan", "ChannelSelectMiddleware")
         model = plan.model
         walk = _Walk(plan, pool, self.options.current)

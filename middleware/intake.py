@@ -13,11 +13,12 @@ from ..adapters.form import read_form
 from ..adapters.operations import MAX_CHOICES, Operation
 from ..adapters.splice import check_duplicates, only_string
 from .deadline import Deadline
-from .paths import operation_of
+from .paths import relayed_operation
 from .state import state_of
 
 JSON, FORM = b"application/json", b"multipart/form-data"
 LONGEST_MODEL = 255
+MOST_FIELDS = 1000
 
 ABOUT_THE_BODY = frozenset({b"content-type", b"content-length", b"content-encoding"})
 FORWARDED = frozenset({b"accept", b"openai-beta", b"x-stainless-helper-method"})
@@ -67,8 +68,8 @@ class IntakeMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        operation = operation_of(scope)
-        if operation is None or not operation.relayed or scope["method"] != operation.method:
+        operation = relayed_operation(scope)
+        if operation is None:
             return await self.app(scope, receive, send)
         about, forwarded = read_headers(scope["headers"])
         content_type = about.get(b"content-type", b"")
@@ -223,15 +224,22 @@ def read_form_call(
 
 
 def read_document(body: bytes) -> Mapping[str, Any]:
-    """The JSON object in a body. Raises `BadRequest`; orjson refuses what is nested deeper than 1,024 levels."""
+    """
+    The JSON object in a body. Raises `BadRequest`, also beyond `MOST_FIELDS`; orjson refuses what is nested deeper than
+    1,024 levels.
+    """
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        problem = "nested too deeply" if "ecursion" in str(error) else f"not valid JSON: {error}"
+        # Its older versions say "Recursion limit reached", the newer "depth limit exceeded".
+        problem = "nested too deeply" if " limit " in str(error) else f"not valid JSON: {error}"
         raise BadRequest(f"The body is {problem}.", code="invalid_json") from None
     if not isinstance(document, dict):
         raise BadRequest("The body must be a JSON object.", code="invalid_json")
-    return cast(Mapping[str, Any], document)
+    found = cast(Mapping[str, Any], document)
+    if len(found) > MOST_FIELDS:
+        raise BadRequest(f"The body has more than {MOST_FIELDS} fields.", code="invalid_json")
+    return found
 
 
 def model_of(document: Mapping[str, Any], operation: Operation) -> str:

@@ -1,26 +1,32 @@
 """Sizes the hold before the call, reads the usage as the answer passes, charges before the last bytes leave."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from decimal import Decimal
 
+from msgspec.structs import replace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..adapters.answers import header
-from ..adapters.errors import BadRequest, UpstreamError
-from ..adapters.estimate import settled_usage
+from ..adapters.call import Call
+from ..adapters.errors import BadRequest, InsufficientQuota, UpstreamError
+from ..adapters.estimate import MOST_UNSEEN, settled_usage
 from ..adapters.operations import Operation
+from ..adapters.text_estimate import Sent
 from ..adapters.watch import AnswerWatch
 from ..config.amounts import QUOTA_PER_USD
+from ..config.channel import Channel
 from ..config.groups import GroupRatios
 from ..config.live import Live
 from ..config.options import Options
 from ..config.pricing import Usage
 from ..config.tariff import Tariff
+from .counting import Counting
 from .paths import address_of, operation_of
 from .ports import Prices, Ratios
-from .reservation import reservation
-from .state import Charge, Outcome, Principal, RelayState, state_of
+from .reservation import can_be_limited, clamped, is_mostly_output, limited, reservation
+from .state import Charge, Hold, Outcome, Principal, RelayState, state_of
 
 MOST_TARIFFS = 4096
 
@@ -49,28 +55,40 @@ class MeteringMiddleware:
         prices: Prices,
         ratios: Ratios | None = None,
         options: Live[Options] | None = None,
+        counting: Counting | None = None,
         on_charge: OnCharge | None = None,
     ) -> None:
         self.app = app
         self.prices = prices
         self.ratios = ratios or GroupRatios()
         self.options = options or Live(Options())
+        self.counting = counting
         self.on_charge = on_charge
-        self._tariffs: dict[tuple[str, Decimal], Tariff] = {}
+        self._tariffs: dict[tuple[str, int | None, Decimal, Decimal | None], Tariff] = {}
 
-    def tariff(self, principal: Principal | None, model: str, base_model: str) -> Tariff | None:
-        """The model's price at the caller's ratio; None for a model without a price."""
+    def tariff(
+        self, principal: Principal | None, channel: Channel | None, model: str, base_model: str, now: float
+    ) -> Tariff | None:
+        """
+        The model's price that is in force now, in seconds since the epoch, at the caller's ratio and the ratio of
+        cached input of the channel, else the price's own, else the option's; None for a model without a price.
+        """
         price = self.prices.price_for(model, base_model)
         if price is None:
             return None
+        if price.periods:
+            price = price.at(now)
         user_group, group = (principal.user_group, principal.group) if principal is not None else ("default", "default")
         ratio = self.ratios.ratio(user_group, group)
-        key = (price.version, ratio)
+        cache_ratio = None if channel is None else channel.prompt_cache_ratio
+        if cache_ratio is None and price.prompt_cache_ratio is None:
+            cache_ratio = self.options.current.prompt_cache_ratio
+        key = (price.version, price.max_output, ratio, cache_ratio)
         tariff = self._tariffs.get(key)
         if tariff is None:
             if len(self._tariffs) >= MOST_TARIFFS:
                 self._tariffs.clear()
-            tariff = self._tariffs[key] = Tariff(price, ratio)
+            tariff = self._tariffs[key] = Tariff(price, ratio, cache_ratio)
         return tariff
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,13 +105,16 @@ class MeteringMiddleware:
             await self.app(scope, receive, meter.send)
         except UpstreamError:
             if meter.status:  # it failed behind its first byte: what was delivered is charged
-                await meter.finish()
+                await meter.finish(self.counting)
+            raise
+        except asyncio.CancelledError:
+            await meter.finish(counting=None)  # the process ends: there is no time for it
             raise
         except BaseException:
-            await meter.finish()
+            await meter.finish(self.counting)
             raise
         if not meter.finished:
-            await meter.finish()
+            await meter.finish(self.counting)
 
 
 class _Meter:
@@ -123,7 +144,8 @@ class _Meter:
         if call is None:
             return
         options = layer.options.current
-        tariff = self.tariff = layer.tariff(state.principal, call.model, call.base_model)
+        channel = None if state.attempt is None else state.attempt.channel
+        tariff = self.tariff = layer.tariff(state.principal, channel, call.model, call.base_model, self.started_at)
         if tariff is None:
             if not options.accept_unknown_models:
                 raise BadRequest(
@@ -132,7 +154,36 @@ class _Meter:
                     code="model_price_error",
                 )
         elif state.hold is not None:
-            await state.hold.reserve(reservation(call, tariff, options))
+            if options.clamp_max_tokens and can_be_limited(call):
+                await self.reserve_within(state.hold, limited(call, tariff, options), tariff, options, channel)
+            else:
+                await self.reserve_whole(state.hold, call, tariff, options, channel)
+
+    async def reserve_whole(
+        self, hold: Hold, call: Call, tariff: Tariff, options: Options, channel: Channel | None
+    ) -> None:
+        """Hold what the call may cost. Raises `InsufficientQuota`, which says how it may cost less."""
+        quota = reservation(call, tariff, options, channel)
+        try:
+            await hold.reserve(quota)
+        except InsufficientQuota as refusal:
+            if is_mostly_output(call, quota, tariff, channel):
+                refusal.message += " Send a smaller max_tokens: most of it is for the answer."
+            raise
+
+    async def reserve_within(
+        self, hold: Hold, call: Call, tariff: Tariff, options: Options, channel: Channel | None
+    ) -> None:
+        """Hold what the call may cost, or what there is, and limit the call to that. Raises `InsufficientQuota`."""
+        try:
+            await hold.reserve(reservation(call, tariff, options, channel))
+        except InsufficientQuota:
+            smaller = clamped(call, tariff, hold.available(), channel)
+            if smaller is None:
+                raise
+            call, quota = smaller
+            await hold.reserve(quota)
+        self.state.call = call
 
     def send(self, message: Message):
         if message["type"] == "http.response.body":
@@ -151,18 +202,21 @@ class _Meter:
 
     async def settle_and_start(self, message: Message) -> None:
         """The whole answer is known before its head is sent, and so is what it costs."""
-        await self.finish()
+        await self.finish(self.layer.counting)
         charge = self.state.charge
         if charge is not None:
             message = {**message, "headers": [*message.get("headers", ()), (b"x-tollway-cost", usd(charge.quota))]}
         await self.to_client(message)
 
     async def settle_and_send(self, message: Message) -> None:
-        await self.finish()
+        await self.finish(self.layer.counting)
         await self.to_client(message)
 
-    async def finish(self) -> None:
-        """Charge once, if there is anything to charge: an answer that succeeded, or a part of one."""
+    async def finish(self, counting: Counting | None) -> None:
+        """
+        Charge once, if there is anything to charge: an answer that succeeded, or a part of one. What has to be
+        estimated is counted with `counting`.
+        """
         if self.finished:
             return
         self.finished = True
@@ -170,7 +224,19 @@ class _Meter:
         outcome = state.outcome or self.watched()
         if outcome is None or self.status >= 400:
             return
-        charge = state.charge = self.charge(outcome)
+        sent = delivered = None
+        call = state.call
+        usage = self.usage(outcome)
+        try:
+            if usage.estimated and call is not None and counting is not None:
+                sent, delivered = await counting.count(call, outcome, usage)
+        finally:
+            # Also when the counting is broken off: then the estimate stands.
+            await self.settle(outcome, usage if sent is delivered is None else self.usage(outcome, sent, delivered))
+
+    async def settle(self, outcome: Outcome, usage: Usage) -> None:
+        state = self.state
+        charge = state.charge = self.charge(outcome, usage)
         if state.hold is not None:
             await state.hold.settle(charge)
         if self.layer.on_charge is not None:
@@ -182,24 +248,31 @@ class _Meter:
             return None
         usage, delivered, whole = self.watch.finish()
         if self.tariff is None:
-            self.tariff = self.layer.tariff(self.state.principal, self.watch.model, self.watch.model)
+            self.tariff = self.layer.tariff(
+                self.state.principal, None, self.watch.model, self.watch.model, self.started_at
+            )
         return Outcome("completed" if whole else "truncated", usage, delivered, self.watch.model)
 
-    def charge(self, outcome: Outcome) -> Charge:
+    def usage(self, outcome: Outcome, sent: Sent | None = None, delivered: int | None = None) -> Usage:
+        """What to charge for: by the counts `sent` and `delivered` where there are any."""
+        call, tariff = self.state.call, self.tariff
+        if call is None:
+            return _as_reported(outcome)
+        return settled_usage(
+            call,
+            outcome.usage,
+            delivered_tokens=outcome.delivered_tokens if delivered is None else delivered,
+            images=outcome.images,
+            audio_bytes=outcome.audio_bytes,
+            seconds=outcome.seconds,
+            price=tariff.price if tariff is not None else None,
+            sent=sent,
+            model=outcome.upstream_model,
+        )
+
+    def charge(self, outcome: Outcome, usage: Usage) -> Charge:
         state = self.state
         call, tariff = state.call, self.tariff
-        if call is not None:
-            usage = settled_usage(
-                call,
-                outcome.usage,
-                delivered_tokens=outcome.delivered_tokens,
-                images=outcome.images,
-                audio_bytes=outcome.audio_bytes,
-                seconds=outcome.seconds,
-                price=tariff.price if tariff is not None else None,
-            )
-        else:
-            usage = outcome.usage or Usage(output_tokens=outcome.delivered_tokens, estimated=True)
         return Charge(
             quota=tariff.quota(usage) if tariff is not None else 0,
             usage=usage,
@@ -218,6 +291,14 @@ class _Meter:
             attempt=state.attempt,
             upstream_model=outcome.upstream_model,
         )
+
+
+def _as_reported(outcome: Outcome) -> Usage:
+    """The usage of an answer whose request nobody has read: as reported, unless far more than that was delivered."""
+    usage, delivered = outcome.usage or Usage(estimated=True), outcome.delivered_tokens
+    if delivered > MOST_UNSEEN * usage.output_tokens:
+        return replace(usage, output_tokens=delivered, estimated=True)
+    return usage
 
 
 def usd(quota: int) -> bytes:

@@ -25,6 +25,14 @@ def operation_of(scope: Scope) -> Operation | None:
     return operation
 
 
+def relayed_operation(scope: Scope) -> Operation | None:
+    """The operation that goes upstream, where a request asks for one with its method; layers pass any other request."""
+    operation = operation_of(scope)
+    if operation is None or not operation.relayed or scope["method"] != operation.method:
+        return None
+    return operation
+
+
 def address_of(scope: Scope) -> str:
     """The client's address; "" when the server does not tell."""
     client = scope.get("client")

@@ -6,14 +6,15 @@ Times are seconds on the clock that the caller of a port names; layers take `tim
 `time.time` for dates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Protocol
+from typing import Protocol, final
 
 from msgspec import Struct
 
 from ..adapters.errors import UpstreamError
 from ..adapters.operations import Operation
+from ..adapters.texts import Counted, Texts
 from ..config.pricing import Price
 from .state import Candidate, Hold, Plan, Principal
 
@@ -26,10 +27,45 @@ class TokenDirectory(Protocol):
         ...
 
 
+@final
+class Rate(Struct, frozen=True):
+    """
+    At most `limit` per `period` seconds, coming back evenly (GCRA, the generic cell rate algorithm, ITU-T I.371).
+
+    A cost of 0 asks without counting: it is refused while the key is in debt, that is, while not even 1 would fit.
+    """
+
+    key: str
+    limit: int
+    period: float
+    cost: int = 1
+
+
+@final
+class Window(Struct, frozen=True):
+    """At most `limit` in any `period` seconds, to the very one: each counts until it is `period` seconds old."""
+
+    key: str
+    limit: int
+    period: float
+
+
+@final
+class Places(Struct, frozen=True):
+    """At most `limit` at once."""
+
+    key: str
+    limit: int
+
+
+Check = Rate | Window | Places
+"""One limit that a request has to pass. `limit` and `period` are above 0; `key` names what is counted."""
+
+
 class Taken(Struct, frozen=True):
     """
-    What a limiter answered. `wait` is in seconds, 0.0 when the request may pass; `remaining` is what is left of `limit`
-    after it; `reset` is in how many seconds the limit is whole again.
+    What a limiter answered to one check. `wait` is in seconds, 0.0 when this limit lets the request pass; `remaining`
+    is what is left of `limit` now; `reset` is in how many seconds the limit is whole again (0.0 for places).
     """
 
     wait: float
@@ -38,27 +74,41 @@ class Taken(Struct, frozen=True):
     reset: float
 
 
+class Admission(Protocol):
+    """What became of a request at its limits."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit let it pass. If not, it was counted nowhere."""
+        ...
+
+    @property
+    def answers(self) -> Sequence[Taken]:
+        """One for each check, in their order."""
+        ...
+
+    def leave(self, *, give_back: Window | None = None) -> None:
+        """
+        The request is over: its places are free, and in the window `give_back`, one of its checks, it counts no longer.
+        Only the first call does anything, and only for a request that was counted.
+        """
+        ...
+
+
 class Limiter(Protocol):
-    """Counts against keys: rates (GCRA) and things open at once. Time is the limiter's own."""
+    """
+    Counts against keys. Time is the limiter's own.
 
-    async def take(self, key: str, *, limit: int, period: float, cost: int = 1) -> Taken:
-        """
-        Count `cost` against `key` if it fits into `limit` per `period` seconds; nothing is counted if it does not.
+    A request passes all of its limits in one call, and is counted against all of them or against none: what one limit
+    refuses counts against no other.
+    """
 
-        A cost of 0 asks without counting: `wait` is then positive while the key is in debt.
-        """
+    async def admit(self, checks: Sequence[Check]) -> Admission:
+        """Count a request against these limits, whose keys differ, if all of them let it pass."""
         ...
 
-    async def charge(self, key: str, *, limit: int, period: float, cost: int) -> None:
-        """Count `cost` that has been used already, even into debt."""
-        ...
-
-    async def enter(self, key: str, *, limit: int) -> bool:
-        """Take one of `limit` places; False when none is free."""
-        ...
-
-    def leave(self, key: str) -> None:
-        """Give a place back."""
+    def charge(self, rates: Sequence[Rate], cost: int) -> None:
+        """Count `cost` that has been used already, even into debt. Does not wait until it is counted."""
         ...
 
 
@@ -112,6 +162,14 @@ class ChannelPool(Protocol):
 
     def may_retry(self) -> bool:
         """Take one retry from the budget; False when retries already are too large a share of the traffic."""
+        ...
+
+
+class TokenCounter(Protocol):
+    """Counts tokens as the model does."""
+
+    async def count(self, read: Callable[[], Texts], model: str) -> Counted:
+        """The tokens of what `read` returns. It is called, and they are counted, off the event loop."""
         ...
 
 

@@ -1,6 +1,7 @@
-"""Limits of the caller's pace: requests and tokens per minute, requests open at once; per key, user and address."""
+"""Limits of the caller's pace: requests and tokens per minute, requests open at once, model requests in a window."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -8,28 +9,39 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..adapters.errors import RateLimited
 from ..config.live import Live
 from ..config.options import Options
-from .ports import Limiter, Taken
+from .paths import operation_of
+from .ports import Check, Limiter, Places, Rate, Taken, Window
 from .state import Principal, state_of
 
 MINUTE = 60.0
-
-
 MOST_KEPT = 10_000
 
 
 class Limits(Struct, frozen=True):
-    """What one subject (a key, a user, an address) may do; 0 is no limit. The keys are the limiter's."""
+    """
+    What a request has to pass. `checks` are all of it, `requests_at` and `tokens_at` the places among them of limits on
+    requests and on tokens, `tokens` those last: they ask, and are counted when the tokens have been used. `successes`
+    is the window among the checks that counts only requests that succeed.
+    """
 
-    requests: int
-    tokens: int
-    parallel: int
-    requests_key: str
-    tokens_key: str
-    parallel_key: str
+    checks: tuple[Check, ...]
+    requests_at: tuple[int, ...]
+    tokens_at: tuple[int, ...]
+    tokens: tuple[Rate, ...]
+    successes: Window | None
 
     @classmethod
-    def of(cls, subject: str, *, requests: int, tokens: int, parallel: int) -> "Limits":
-        return cls(requests, tokens, parallel, f"{subject}:requests", f"{subject}:tokens", f"{subject}:parallel")
+    def of(cls, checks: Iterable[Check], successes: Window | None = None) -> "Limits":
+        checks = tuple(checks)
+        tokens = [(at, each) for at, each in enumerate(checks) if isinstance(each, Rate) and not each.cost]
+        tokens_at = tuple(at for at, _ in tokens)
+        requests_at = tuple(
+            at for at, each in enumerate(checks) if not isinstance(each, Places) and at not in tokens_at
+        )
+        return cls(checks, requests_at, tokens_at, tuple(each for _, each in tokens), successes)
+
+
+NONE = Limits.of(())
 
 
 class RateLimitMiddleware:
@@ -38,7 +50,11 @@ class RateLimitMiddleware:
 
     Reads `principal` if it is there (without it only addresses are limited) and, on the way out, `charge`: tokens are
     counted when they have been used, and a caller who has overdrawn his minute waits until the debt is gone. A key's
-    own limits come before the options' defaults.
+    own limits come before the options' defaults. What one limit refuses counts against no other.
+
+    Model requests, told by the path, may be limited per user in a sliding window: all of them, and those that succeed.
+    A request takes its place among the successful ones before it goes on, so that no two of them share the last one,
+    and gives it back when its status is 400 or more or it breaks off before the first byte of its body.
 
     Place it inside token_auth and outside intake, so that a refused request costs nothing to read.
 
@@ -49,138 +65,169 @@ class RateLimitMiddleware:
         self.app = app
         self.limiter = limiter
         self.options = options or Live(Options())
-        self._kept: dict[int, tuple[Principal, Options, tuple[Limits, ...]]] = {}
+        self._kept: dict[int, tuple[Principal, Options, Limits, Limits]] = {}
+        self._kept_addresses: dict[str, tuple[Limits, Options, Limits]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         state = state_of(scope)
         limits = self._limits(state.principal, scope)
-        if not limits:
+        if not limits.checks:
             return await self.app(scope, receive, send)
-        entered: list[str] = []
+        admission = await self.limiter.admit(limits.checks)
+        if not admission.passed:
+            raise refusal(limits, admission.answers)
+        succeeded = limits.successes is None
+        status = 0
+
+        def send_with_limits(message: Message):
+            nonlocal succeeded, status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                shown = headers_of(limits, admission.answers)
+                message = {**message, "headers": [*message.get("headers", ()), *shown]}
+            elif not succeeded:
+                succeeded = status < 400 and bool(message.get("body") or not message.get("more_body", False))
+            return send(message)
+
         try:
-            shown = await self._admit(limits, entered)
-
-            def send_with_limits(message: Message):
-                if message["type"] == "http.response.start":
-                    message = {**message, "headers": [*message.get("headers", ()), *shown]}
-                return send(message)
-
             await self.app(scope, receive, send_with_limits)
         finally:
-            limiter = self.limiter
-            for key in entered:
-                limiter.leave(key)
-            charge = state.charge
-            if charge is not None:
-                for each in limits:
-                    if each.tokens:
-                        used = charge.usage.total_tokens
-                        await limiter.charge(each.tokens_key, limit=each.tokens, period=MINUTE, cost=used)
+            admission.leave(give_back=None if succeeded else limits.successes)
+            if limits.tokens and state.charge is not None:
+                self.limiter.charge(limits.tokens, state.charge.usage.total_tokens)
 
-    def _limits(self, principal: Principal | None, scope: Scope) -> tuple[Limits, ...]:
-        """The limits that apply to a request, only those that limit anything."""
+    def _limits(self, principal: Principal | None, scope: Scope) -> Limits:
+        """The limits that apply to a request."""
         options = self.options.current
-        limits = () if principal is None else self._limits_of(principal, options)
+        limits = NONE if principal is None else self._limits_of(principal, options, scope)
         client = scope.get("client")
         if client and (options.requests_per_minute_address or options.parallel_requests_address):
-            of_address = Limits.of(
-                f"address:{client[0]}",
-                requests=options.requests_per_minute_address,
-                tokens=0,
-                parallel=options.parallel_requests_address,
-            )
-            return (of_address, *limits)
+            return self._with_address(limits, client[0], options)
         return limits
 
-    def _limits_of(self, principal: Principal, options: Options) -> tuple[Limits, ...]:
-        kept = self._kept.get(principal.token_id)
-        if kept is not None and kept[0] is principal and kept[1] is options:
+    def _with_address(self, limits: Limits, address: str, options: Options) -> Limits:
+        """These limits and those of an address, which mostly has one key."""
+        kept = self._kept_addresses.get(address)
+        if kept is not None and kept[0] is limits and kept[1] is options:
             return kept[2]
-        if len(self._kept) >= MOST_KEPT:
-            self._kept.clear()
-        limits = limits_of(principal, options)
-        self._kept[principal.token_id] = (principal, options, limits)
-        return limits
+        if len(self._kept_addresses) >= MOST_KEPT:
+            self._kept_addresses.clear()
+        of_address = checks_of(
+            f"address:{address}",
+            requests=options.requests_per_minute_address,
+            tokens=0,
+            parallel=options.parallel_requests_address,
+        )
+        both = Limits.of((*limits.checks, *of_address), limits.successes)
+        self._kept_addresses[address] = (limits, options, both)
+        return both
 
-    async def _admit(self, limits: tuple[Limits, ...], entered: list[str]) -> list[tuple[bytes, bytes]]:
-        """Take what the request needs, or raise `RateLimited`. Returns the headers that show the tightest limits."""
-        limiter = self.limiter
-        requests: Taken | None = None
-        tokens: Taken | None = None
-        for each in limits:
-            if each.tokens:
-                taken = await limiter.take(each.tokens_key, limit=each.tokens, period=MINUTE, cost=0)
-                tokens = taken if tokens is None else _tighter(tokens, taken)
-        if tokens is not None and tokens.wait > 0:
-            raise _refusal("tokens", tokens, _headers(requests, tokens))
-        for each in limits:
-            if each.parallel:
-                if not await limiter.enter(each.parallel_key, limit=each.parallel):
-                    raise RateLimited(
-                        f"Too many requests are open at once; the limit is {each.parallel}.", retry_after=1.0
-                    )
-                entered.append(each.parallel_key)
-        if len(limits) > 1:  # ask before taking: what one limit refuses must not count against another
-            for each in limits:
-                if each.requests:
-                    taken = await limiter.take(each.requests_key, limit=each.requests, period=MINUTE, cost=0)
-                    if taken.wait > 0:
-                        raise _refusal("requests", taken, _headers(taken, tokens))
-        for each in limits:
-            if each.requests:
-                taken = await limiter.take(each.requests_key, limit=each.requests, period=MINUTE)
-                requests = taken if requests is None else _tighter(requests, taken)
-        shown = _headers(requests, tokens)
-        if requests is not None and requests.wait > 0:
-            raise _refusal("requests", requests, shown)
-        return shown
+    def _limits_of(self, principal: Principal, options: Options, scope: Scope) -> Limits:
+        kept = self._kept.get(principal.token_id)
+        if kept is None or kept[0] is not principal or kept[1] is not options:
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.clear()
+            kept = (principal, options, *limits_of(principal, options))
+            self._kept[principal.token_id] = kept
+        _, _, limits, of_models = kept
+        if of_models is limits:
+            return limits
+        operation = operation_of(scope)
+        return limits if operation is None or not operation.relayed else of_models
 
 
-def limits_of(principal: Principal, options: Options) -> tuple[Limits, ...]:
-    """The limits of a key and of its owner, only those that limit anything."""
-    user = Limits.of(
-        f"user:{principal.user_id}",
-        requests=options.requests_per_minute_user,
-        tokens=options.tokens_per_minute_user,
-        parallel=options.parallel_requests_user,
+def limits_of(principal: Principal, options: Options) -> tuple[Limits, Limits]:
+    """The limits of a key and of its owner: for any request, and for one to a model."""
+    checks = (
+        *checks_of(
+            f"user:{principal.user_id}",
+            requests=options.requests_per_minute_user,
+            tokens=options.tokens_per_minute_user,
+            parallel=options.parallel_requests_user,
+        ),
+        *checks_of(
+            f"token:{principal.token_id}",
+            requests=principal.requests_per_minute or options.requests_per_minute_token,
+            tokens=principal.tokens_per_minute or options.tokens_per_minute_token,
+            parallel=principal.parallel_requests or options.parallel_requests_token,
+        ),
     )
-    token = Limits.of(
-        f"token:{principal.token_id}",
-        requests=principal.requests_per_minute or options.requests_per_minute_token,
-        tokens=principal.tokens_per_minute or options.tokens_per_minute_token,
-        parallel=principal.parallel_requests or options.parallel_requests_token,
-    )
-    return tuple(each for each in (user, token) if each.requests or each.tokens or each.parallel)
+    limits = Limits.of(checks)
+    total, successes = windows_of(principal, options)
+    windows = tuple(each for each in (total, successes) if each is not None)
+    return limits, Limits.of((*checks, *windows), successes) if windows else limits
 
 
-def _refusal(name: str, taken: Taken, headers: list[tuple[bytes, bytes]]) -> RateLimited:
-    return RateLimited(
-        f"Too many {name}: the limit is {taken.limit} a minute. Try again in {math.ceil(taken.wait)} s.",
-        retry_after=taken.wait,
-        headers=tuple(headers),
+def checks_of(subject: str, *, requests: int, tokens: int, parallel: int) -> Iterable[Check]:
+    """What a subject (a key, a user, an address) may do; 0 is no limit."""
+    if tokens:
+        yield Rate(f"{subject}:tokens", tokens, MINUTE, 0)
+    if parallel:
+        yield Places(f"{subject}:parallel", parallel)
+    if requests:
+        yield Rate(f"{subject}:requests", requests, MINUTE)
+
+
+def windows_of(principal: Principal, options: Options) -> tuple[Window | None, Window | None]:
+    """The windows of all model requests of a user and of those that succeed."""
+    if not options.model_request_limit:
+        return None, None
+    total, successes = options.model_request_total, options.model_request_successes
+    for group, *own in options.model_request_groups:
+        if group == principal.group:
+            total, successes = own
+    period = options.model_request_minutes * MINUTE
+    user = f"user:{principal.user_id}"
+    return (
+        Window(f"{user}:models", total, period) if total else None,
+        Window(f"{user}:successes", successes, period) if successes else None,
     )
+
+
+def refusal(limits: Limits, answers: Sequence[Taken]) -> RateLimited:
+    """For the limit that has to be waited for longest."""
+    check, answer = max(zip(limits.checks, answers, strict=True), key=lambda pair: pair[1].wait)
+    if isinstance(check, Places):
+        text = f"Too many requests are open at once; the limit is {check.limit}."
+    else:
+        if isinstance(check, Rate):
+            text = f"Too many {'requests' if check.cost else 'tokens'}: the limit is {check.limit} a minute."
+        else:
+            which = "successful requests" if check is limits.successes else "requests, failed ones included"
+            minutes = int(check.period // MINUTE)
+            within = "a minute" if minutes == 1 else f"in {minutes} minutes"
+            text = f"Too many {which}: the limit is {check.limit} {within}."
+        text = f"{text} Try again in {math.ceil(answer.wait)} s."
+    return RateLimited(text, retry_after=answer.wait, headers=tuple(headers_of(limits, answers)))
+
+
+def headers_of(limits: Limits, answers: Sequence[Taken]) -> list[tuple[bytes, bytes]]:
+    """OpenAI's headers, for the tightest limit on requests and the tightest on tokens."""
+    requests: Taken | None = None
+    for at in limits.requests_at:
+        requests = answers[at] if requests is None else _tighter(requests, answers[at])
+    tokens: Taken | None = None
+    for at in limits.tokens_at:
+        tokens = answers[at] if tokens is None else _tighter(tokens, answers[at])
+    headers: list[tuple[bytes, bytes]] = []
+    if requests is not None:
+        headers += (
+            (b"x-ratelimit-limit-requests", b"%d" % requests.limit),
+            (b"x-ratelimit-remaining-requests", b"%d" % requests.remaining),
+            (b"x-ratelimit-reset-requests", b"%.3fs" % requests.reset),
+        )
+    if tokens is not None:
+        headers += (
+            (b"x-ratelimit-limit-tokens", b"%d" % tokens.limit),
+            (b"x-ratelimit-remaining-tokens", b"%d" % tokens.remaining),
+            (b"x-ratelimit-reset-tokens", b"%.3fs" % tokens.reset),
+        )
+    return headers
 
 
 def _tighter(one: Taken, other: Taken) -> Taken:
     if other.wait > one.wait:
         return other
     return one if one.wait > other.wait or one.remaining <= other.remaining else other
-
-
-def _headers(requests: Taken | None, tokens: Taken | None) -> list[tuple[bytes, bytes]]:
-    headers: list[tuple[bytes, bytes]] = []
-    if requests is not None:
-        headers += (
-            (b"x-ratelimit-limit-requests", b"%d" % requests.limit),
-            (b"x-ratelimit-remaining-requests", b"%d" % max(0, requests.remaining)),
-            (b"x-ratelimit-reset-requests", b"%.3fs" % max(0.0, requests.reset)),
-        )
-    if tokens is not None:
-        headers += (
-            (b"x-ratelimit-limit-tokens", b"%d" % tokens.limit),
-            (b"x-ratelimit-remaining-tokens", b"%d" % max(0, tokens.remaining)),
-            (b"x-ratelimit-reset-tokens", b"%.3fs" % max(0.0, tokens.reset)),
-        )
-    return headers

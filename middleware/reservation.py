@@ -1,20 +1,101 @@
-"""The quota that a call may cost, to be held before its upstream is asked."""
+"""The quota that a call may cost, to be held before its upstream is asked; and the output that a balance affords."""
+
+from msgspec.structs import replace
 
 from ..adapters.call import Call
-from ..adapters.estimate import most_usage
+from ..adapters.estimate import answers_of, most_usage
+from ..adapters.exchange import upstream_name
+from ..adapters.output_limit import with_output_limit
+from ..adapters.search_estimate import asks_more
 from ..adapters.text_estimate import BYTES_PER_TOKEN, is_plain
+from ..config.channel import Channel, MappingCycle
 from ..config.options import Options
+from ..config.pricing import Usage
 from ..config.tariff import Tariff
 
 
-def reservation(call: Call, tariff: Tariff, options: Options) -> int:
+def reservation(call: Call, tariff: Tariff, options: Options, channel: Channel | None = None) -> int:
     """
     What the call may cost, at the tariff: its input as estimated and its output up to the caller's limit, or to
-    `default_max_tokens` where there is none.
+    `default_max_tokens` where there is none, which a model that writes less does not reach.
 
-    An ordinary conversation takes a few operations; everything else is looked into.
+    An ordinary conversation takes a few operations; everything else is looked into: pictures, sound and files count by
+    the rules of the model that `channel` asks.
     """
-    if call.operation.dialect == "openai_chat" and tariff.text_only and is_plain(call):
-        limit = options.default_max_tokens if call.output_limit is None else call.output_limit
+    if (
+        call.operation.dialect == "openai_chat"
+        and tariff.text_only
+        and is_plain(call)
+        and not (tariff.sells_more and asks_more(call))
+    ):
+        limit = default_limit(tariff, options) if call.output_limit is None else call.output_limit
         return tariff.reserve(len(call.body) // BYTES_PER_TOKEN + 1, limit * call.choices)
-    return tariff.cover(most_usage(call, options.default_max_tokens, tariff.price))
+    return tariff.cover(expected_usage(call, default_limit(tariff, options), tariff, channel))
+
+
+def expected_usage(call: Call, limit: int, tariff: Tariff, channel: Channel | None) -> Usage:
+    """The most that the call is likely to use of what `channel` calls its model."""
+    try:
+        model = call.base_model if channel is None else upstream_name(channel, call)
+    except MappingCycle:
+        model = call.base_model  # nobody will be asked
+    return most_usage(call, limit, tariff.price, model)
+
+
+def default_limit(tariff: Tariff, options: Options) -> int:
+    """The output to expect of an answer whose length the caller does not limit."""
+    most = tariff.price.max_output
+    return options.default_max_tokens if most is None else min(options.default_max_tokens, most)
+
+
+def is_mostly_output(call: Call, quota: int, tariff: Tariff, channel: Channel | None = None) -> bool:
+    """Whether of `quota`, its reservation, more than half is for the output, which the caller can limit."""
+    if not can_be_limited(call):
+        return False
+    return tariff.cover(_writing(expected_usage(call, 0, tariff, channel), 0)) < quota / 2
+
+
+def can_be_limited(call: Call) -> bool:
+    """Whether the output of a call has a limit that the gateway can lower."""
+    return call.operation.generates and not call.is_form
+
+
+def limited(call: Call, tariff: Tariff, options: Options) -> Call:
+    """The call with its output limited to what `reservation` takes for it, so that it cannot cost more."""
+    return call if call.output_limit is not None else with_output_limit(call, default_limit(tariff, options))
+
+
+def clamped(call: Call, tariff: Tariff, affordable: int, channel: Channel | None = None) -> tuple[Call, int] | None:
+    """
+    A `limited` call with the highest output limit for which quota of `affordable` is enough, and the quota to hold for
+    it. None where that is not even one token.
+    """
+    limit = call.output_limit or 0
+    expected, answers = expected_usage(call, limit, tariff, channel), answers_of(call)
+    most = affordable_output(expected, answers, limit, tariff, affordable)
+    if not most:
+        return None
+    # The body with the lower number is no longer than the one that `expected` was made by.
+    return with_output_limit(call, most), tariff.cover(_writing(expected, most * answers))
+
+
+def affordable_output(expected: Usage, answers: int, limit: int, tariff: Tariff, affordable: int) -> int:
+    """The most output tokens of each answer, up to `limit`, for which quota of `affordable` covers the call; or 0."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        if tariff.cover(_writing(expected, middle * answers)) <= affordable:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _writing(expected: Usage, output: int) -> Usage:
+    """The usage with so many tokens of the output that it has."""
+    return replace(
+        expected,
+        output_tokens=output,
+        output_audio_tokens=output if expected.output_audio_tokens else 0,
+        output_image_tokens=output if expected.output_image_tokens else 0,
+    )

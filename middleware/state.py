@@ -8,7 +8,7 @@ Each field has one writer and stays empty where that layer is not mounted:
 | request_id, started | request_id                           | error_envelope, access_log, token_quota, endpoint  |
 | operation           | whoever asks first (`operation_of`)  | most layers                                        |
 | principal           | token_auth                           | rate_limit, token_quota, channel_select, metering  |
-| call                | intake, then model_suffix            | everything further in                              |
+| call                | intake, model_suffix, then metering  | everything further in                              |
 | hold                | token_quota                          | metering                                           |
 | plan                | channel_select                       | failover                                           |
 | attempt, failures   | failover, once per attempt           | endpoint, metering, access_log                     |
@@ -18,7 +18,7 @@ Each field has one writer and stays empty where that layer is not mounted:
 | error               | error_envelope                       | access_log                                         |
 """
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, NoReturn, Protocol
@@ -27,6 +27,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from ..adapters.call import Call
 from ..adapters.operations import Operation
+from ..adapters.texts import Texts
 from ..config.channel import Channel
 from ..config.pricing import Usage
 from ..config.tariff import Tariff
@@ -99,6 +100,8 @@ class Outcome(Struct, frozen=True):
     audio_bytes: int = 0
     seconds: Decimal | None = None
     """The length of a recording, as the answer tells it."""
+    read_texts: Callable[[], Texts] | None = None
+    """Reads what was delivered, for counting it; takes milliseconds, so it is called in a thread."""
     waited: float = 0.0
     """Seconds spent waiting for the upstream; the rest of the request's time is ours and the client's."""
 
@@ -142,6 +145,10 @@ class Hold(Protocol):
         Hold `quota` in all (not in addition). Raises `InsufficientQuota` when user or token cannot cover it; the hold
         then stays as it was. Never shrinks.
         """
+        ...
+
+    def available(self) -> int:
+        """The most that `reserve` would hold in all, by what is known of user and token: exact after a refusal."""
         ...
 
     async def settle(self, charge: Charge) -> None:

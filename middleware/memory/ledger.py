@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...adapters.errors import InsufficientQuota
+from ...config.amounts import dollars
 from ..state import Charge, Hold, Principal
 
 
@@ -23,6 +24,11 @@ class Account:
     @property
     def available(self) -> int:
         return self.balance - self.held
+
+    @property
+    def left(self) -> str:
+        """What is available, as clients are told of it."""
+        return dollars(max(0, self.available))
 
     def covers(self, quota: int) -> bool:
         return not self.limited or quota <= self.available
@@ -83,16 +89,20 @@ class MemoryHold:
             return
         if not self._user.covers(more):
             raise InsufficientQuota(
-                f"The balance does not cover this: it may cost {quota}, of {max(0, self._user.available)} left."
+                f"The balance does not cover this: it may cost {dollars(quota)}, of {self._user.left} left."
             )
         if not self._token.covers(more):
             raise InsufficientQuota(
-                f"The key's quota does not cover this: it may cost {quota}, of {max(0, self._token.available)} left.",
+                f"The key's quota does not cover this: it may cost {dollars(quota)}, of {self._token.left} left.",
                 code="token_quota_exhausted",
             )
         self._user.held += more
         self._token.held += more
         self.quota = quota
+
+    def available(self) -> int:
+        left = self._user.available
+        return max(0, self.quota + (min(left, self._token.available) if self._token.limited else left))
 
     async def settle(self, charge: Charge) -> None:
         if self._closed:

@@ -1,16 +1,20 @@
-"""Rate limits in memory: GCRA (ITU-T I.371, the generic cell rate algorithm), one number a key; and places in use."""
+"""Limits in memory: rates by GCRA, one number a key; windows, one number a request; and places in use."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from ..ports import Taken
+from ..ports import Check, Places, Rate, Taken, Window
+from .window import TICK, WindowLog
 
-PRUNE_ABOVE = 100_000
+PRUNE_RATES_ABOVE = 100_000
+PRUNE_WINDOWS_ABOVE = 1_000
+PLACE_WAIT = 1.0
+"""Seconds to wait for a place: when one is given back, nobody knows."""
 
 
 class MemoryLimiter:
     """
-    Limits of this process. The state of a key is its theoretical arrival time (TAT): when it would be as good as new.
+    Limits of this process. The state of a rate is its theoretical arrival time (TAT): when it would be as good as new.
 
     Everything happens between two awaits, so no lock is needed.
     """
@@ -18,43 +22,107 @@ class MemoryLimiter:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._arrivals: dict[str, float] = {}
+        self._windows: dict[str, WindowLog] = {}
         self._places: dict[str, int] = {}
-        self._prune_above = PRUNE_ABOVE
+        self._prune_rates_above = PRUNE_RATES_ABOVE
+        self._prune_windows_above = PRUNE_WINDOWS_ABOVE
 
-    async def take(self, key: str, *, limit: int, period: float, cost: int = 1) -> Taken:
+    async def admit(self, checks: Sequence[Check]) -> "MemoryAdmission":
         now = self._clock()
-        interval = period / limit
-        arrival = max(self._arrivals.get(key, now), now)
-        after = arrival + cost * interval
-        # A cost of 0 asks whether the key is in debt, that is, whether not even one unit would fit.
-        wait = after - now - period if cost else arrival + interval - now - period
-        if wait > 1e-9:
-            return Taken(wait, limit, 0, arrival - now)
-        if cost:
-            self._store(key, after, now)
-        return Taken(0.0, limit, int((period - (after - now)) / interval + 1e-6), after - now)
+        answers: list[Taken] = []
+        passed = True
+        for check in checks:
+            answer = self._answer(check, now, 1)
+            if answer.wait:
+                passed = False
+            answers.append(answer)
+        if not passed:
+            return MemoryAdmission(self, False, [self._answer(check, now, 0) for check in checks], (), now)
+        for check in checks:
+            if type(check) is Rate:
+                if check.cost:
+                    self._charge(check, check.cost, now)
+            elif type(check) is Places:
+                self._places[check.key] = self._places.get(check.key, 0) + 1
+            else:
+                self._log(check.key, now).add(now, check.period)
+        return MemoryAdmission(self, True, answers, checks, now)
 
-    async def charge(self, key: str, *, limit: int, period: float, cost: int) -> None:
+    def charge(self, rates: Sequence[Rate], cost: int) -> None:
         now = self._clock()
-        self._store(key, max(self._arrivals.get(key, now), now) + cost * period / limit, now)
-
-    async def enter(self, key: str, *, limit: int) -> bool:
-        taken = self._places.get(key, 0)
-        if taken >= limit:
-            return False
-        self._places[key] = taken + 1
-        return True
+        for rate in rates:
+            self._charge(rate, cost, now)
 
     def leave(self, key: str) -> None:
-        taken = self._places.get(key, 0) - 1
-        if taken > 0:
+        """Give a place back."""
+        taken = self._places[key] - 1
+        if taken:
             self._places[key] = taken
         else:
-            self._places.pop(key, None)
+            del self._places[key]
 
-    def _store(self, key: str, arrival: float, now: float) -> None:
-        if len(self._arrivals) > self._prune_above:
+    def give_back(self, key: str, since: float) -> None:
+        """Count what was counted then no longer in this window."""
+        log = self._windows.get(key)
+        if log is not None:
+            log.remove(since)
+
+    def _answer(self, check: Check, now: float, taking: int) -> Taken:
+        """The answer to a check if it were counted `taking` times: 0 or 1."""
+        limit = check.limit
+        if type(check) is Rate:
+            period, cost = check.period, check.cost
+            interval = period / limit
+            debt = self._arrivals.get(check.key, now) - now
+            if debt < 0.0:
+                debt = 0.0
+            # A cost of 0 asks whether the key is in debt, that is, whether not even one unit would fit.
+            wait = debt + (cost or 1) * interval - period
+            debt += taking * cost * interval
+            left = int((period - debt) / interval + 1e-6)
+            return Taken(wait if wait > TICK else 0.0, limit, left if left > 0 else 0, debt)
+        if type(check) is Places:
+            free = limit - self._places.get(check.key, 0)
+            return Taken(0.0 if free > 0 else PLACE_WAIT, limit, max(0, free - taking), 0.0)
+        log = self._windows.get(check.key)
+        return log.answer(check, now, taking) if log else Taken(0.0, limit, limit - taking, taking * check.period)
+
+    def _charge(self, rate: Rate, cost: int, now: float) -> None:
+        if len(self._arrivals) > self._prune_rates_above:
             self._arrivals = {key: each for key, each in self._arrivals.items() if each > now}
             # When nearly all are still in use, looking through them again for each request would find no more.
-            self._prune_above = max(PRUNE_ABOVE, 2 * len(self._arrivals))
-        self._arrivals[key] = arrival
+            self._prune_rates_above = max(PRUNE_RATES_ABOVE, 2 * len(self._arrivals))
+        arrival = self._arrivals.get(rate.key, now)
+        self._arrivals[rate.key] = (arrival if arrival > now else now) + cost * rate.period / rate.limit
+
+    def _log(self, key: str, now: float) -> WindowLog:
+        log = self._windows.get(key)
+        if log is None:
+            if len(self._windows) > self._prune_windows_above:
+                self._windows = {key: each for key, each in self._windows.items() if not each.is_over(now)}
+                self._prune_windows_above = max(PRUNE_WINDOWS_ABOVE, 2 * len(self._windows))
+            log = self._windows[key] = WindowLog()
+        return log
+
+
+class MemoryAdmission:
+    """What became of a request at a `MemoryLimiter`. `counted`: where it was counted; nowhere if it was refused."""
+
+    __slots__ = ("_counted", "_limiter", "_since", "answers", "passed")
+
+    def __init__(
+        self, limiter: MemoryLimiter, passed: bool, answers: list[Taken], counted: Sequence[Check], since: float
+    ) -> None:
+        self._limiter = limiter
+        self._counted = counted
+        self._since = since
+        self.passed = passed
+        self.answers = answers
+
+    def leave(self, *, give_back: Window | None = None) -> None:
+        counted, self._counted = self._counted, ()
+        for check in counted:
+            if type(check) is Places:
+                self._limiter.leave(check.key)
+            elif check is give_back:
+                self._limiter.give_back(check.key, self._since)

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Any, cast
 
 from ...adapters.call import Call
-from ...adapters.shapes import object_of
+from ...adapters.shapes import list_of, object_of
 
 MOST_ENTRIES = 100_000
 BEGINNING = 512
@@ -29,9 +29,9 @@ def conversation(call: Call, token_id: int) -> int | None:
 
 
 def _beginning(message: Any) -> str:
-    content = message.get("content") if isinstance(message, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    if isinstance(content, list) and content:  # of a message in parts, the first one
-        part = object_of(content[0])  # pyright: ignore[reportUnknownArgumentType]
+    content = object_of(message).get("content")
+    if parts := list_of(content):  # of a message in parts, the first one
+        part = object_of(parts[0])
         content = part.get("text") or object_of(part.get("image_url")).get("url")
     return content[:BEGINNING] if isinstance(content, str) else ""
 

@@ -89,8 +89,8 @@ async def test_nothing_secret_is_in_a_line() -> None:
     lines: list[Line] = []
     layer = AccessLogMiddleware(Inside(secret), write=lines.append)
     await call(layer, scope, Client.sending(secret))
-    assert secret not in bytes(lines[0])
-    assert "key" not in json.loads(bytes(lines[0]))["path"]
+    assert secret.decode() not in str(lines[0])
+    assert "key" not in json.loads(str(lines[0]))["path"]
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,11 @@ async def test_a_request_without_a_byte_has_no_first_byte() -> None:
     assert (entry["first_byte_ms"], entry["bytes"]) == (None, 0)
 
 
-async def test_a_line_is_one_line_of_json_with_its_end() -> None:
+async def test_a_line_is_one_line_of_json() -> None:
     lines: list[Line] = []
     await call(AccessLogMiddleware(Inside(), write=lines.append), scope_of('/a\nb\r\u2028"\\\x00/ü'))
-    wire = bytes(lines[0])
-    assert wire.endswith(b"\n")
-    assert wire.count(b"\n") == 1
-    assert str(lines[0]) == wire.decode()[:-1]
+    wire = str(lines[0])
+    assert "\n" not in wire
     assert json.loads(wire)["path"] == '/a\nb\r\u2028"\\\x00/ü'
 
 

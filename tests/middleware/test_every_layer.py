@@ -25,6 +25,7 @@ from tollway.middleware.intake import IntakeMiddleware
 from tollway.middleware.memory import MemoryChannelPool, MemoryLedger, MemoryLimiter, MemoryTokens
 from tollway.middleware.metering import MeteringMiddleware
 from tollway.middleware.model_suffix import ModelSuffixMiddleware
+from tollway.middleware.paths import relayed_operation
 from tollway.middleware.prometheus import PrometheusMiddleware, RelayMetrics
 from tollway.middleware.rate_limit import RateLimitMiddleware
 from tollway.middleware.request_id import RequestIdMiddleware
@@ -50,7 +51,7 @@ def pool() -> MemoryChannelPool:
 
 LAYERS: dict[str, Callable[[ASGIApp], ASGIApp]] = {
     "request_id": RequestIdMiddleware,
-    "access_log": lambda app: AccessLogMiddleware(app, write=bytes),
+    "access_log": lambda app: AccessLogMiddleware(app, write=str),
     "prometheus": lambda app: PrometheusMiddleware(app, metrics=RelayMetrics(CollectorRegistry())),
     "error_envelope": ErrorEnvelopeMiddleware,
     "token_auth": lambda app: TokenAuthMiddleware(app, tokens=MemoryTokens({"sk-alice": ALICE})),
@@ -67,7 +68,7 @@ NEEDS: dict[str, Callable[[], dict[str, Any]]] = {
     "channel_select": lambda: {"call": call_of()},
     "failover": lambda: {"plan": Plan((Candidate(CHANNEL, 0),), "gpt-4o")},
 }
-"""What layers further out write, where a layer cannot do without it."""
+"""What layers further out write, where a layer cannot do without it; all but token_auth for operations only."""
 
 
 @dataclass
@@ -90,7 +91,9 @@ class Layer:
         return ASGILint(prepared, self.name)
 
     def prepare(self, scope: Message) -> None:
-        if self.name in NEEDS and scope["type"] != "lifespan":
+        if self.name not in NEEDS or scope["type"] == "lifespan":
+            return
+        if self.name == "token_quota" or relayed_operation(scope) is not None:
             for field, value in NEEDS[self.name]().items():
                 setattr(state_of(scope), field, value)
 

@@ -57,6 +57,9 @@ MALFORMED = [
     pytest.param(CHAT.path, b'"gpt-4o"', None, "invalid_json", id="a string"),
     pytest.param(CHAT.path, b"null", None, "invalid_json", id="null"),
     pytest.param(
+        CHAT.path, chat(b", ".join(b'"%d": 1' % n for n in range(1000))), None, "invalid_json", id="1,000 more fields"
+    ),
+    pytest.param(
         CHAT.path, chat(b'"tools": ' + b"[" * 2000 + b"]" * 2000), None, "invalid_json", id="nested 2,000 deep"
     ),
 ]
@@ -128,6 +131,11 @@ WRONG = [
 async def test_bad_input_is_refused_with_400(path: str, body: bytes, param: str | None, code: str) -> None:
     failure = await refused(scope_of(path, JSON), Client.sending(body))
     assert (failure.status, failure.code, failure.param) == (400, code, param)
+
+
+async def test_too_deep_a_body_is_told_so() -> None:
+    failure = await refused(scope_of(CHAT.path, JSON), Client.sending(chat(b'"tools": ' + b"[" * 2000 + b"]" * 2000)))
+    assert failure.message == "The body is nested too deeply."
 
 
 async def test_a_body_declared_too_long_is_refused_unread() -> None:

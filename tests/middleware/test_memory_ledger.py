@@ -106,6 +106,28 @@ async def test_a_reservation_is_a_total_and_never_shrinks() -> None:
     assert ledger.users[1].held == 60
 
 
+@pytest.mark.parametrize(
+    ("user", "tokens", "held", "available"),
+    [
+        pytest.param(100, {1: 70}, 0, 70, id="the key has less"),
+        pytest.param(100, {1: 170}, 0, 100, id="the user has less"),
+        pytest.param(100, {}, 0, 100, id="an unlimited key"),
+        pytest.param(100, {1: 70}, 30, 70, id="what is held by itself counts"),
+    ],
+)
+async def test_what_is_available_can_be_reserved_and_no_more(
+    user: int, tokens: dict[int, int], held: int, available: int
+) -> None:
+    ledger = MemoryLedger(users={1: user}, tokens=tokens)
+    hold, other = await ledger.open(ALICE, ""), await ledger.open(ALICE, "")
+    await hold.reserve(held)
+    assert hold.available() == available
+    with pytest.raises(InsufficientQuota):
+        await hold.reserve(available + 1)
+    await hold.reserve(hold.available())
+    assert other.available() == min(user - available, tokens.get(1, user) - available)
+
+
 async def test_an_unlimited_key_counts_what_it_uses() -> None:
     ledger = MemoryLedger(users={1: 100})
     hold = await ledger.open(ALICE, "")

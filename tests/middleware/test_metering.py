@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -13,13 +14,14 @@ from tollway.adapters.operations import BY_PATH
 from tollway.config.groups import GroupRatios
 from tollway.config.live import Live
 from tollway.config.options import Options
+from tollway.config.price import Period
 from tollway.config.price_book import PriceBook
 from tollway.config.pricing import Price, Usage
 from tollway.middleware.memory import MemoryLedger
 from tollway.middleware.metering import MeteringMiddleware
-from tollway.middleware.state import Charge, Ending, Hold, Outcome, Principal, state_of
+from tollway.middleware.state import Attempt, Candidate, Charge, Ending, Hold, Outcome, Principal, state_of
 
-from .inner import ALICE, CHAT, IMAGES, Client, Inside, Message, call_of, scope_of
+from .inner import ALICE, CHAT, IMAGES, Client, Inside, Message, call_of, channel, scope_of
 
 pytestmark = pytest.mark.anyio
 
@@ -252,7 +254,7 @@ async def test_pictures_are_held_for() -> None:
     call = call_of(
         "painter", operation=IMAGES, choices=2, document={"prompt": "a cat", "size": "1024x1024", "quality": "hd"}
     )
-    with pytest.raises(InsufficientQuota, match="80000"):
+    with pytest.raises(InsufficientQuota, match=r"may cost \$0\.16"):
         await Metered(Inside(), call=call, hold=hold, path=IMAGES.path).run()
 
 
@@ -324,3 +326,112 @@ async def test_embeddings_hold_for_their_input_only() -> None:
     call = call_of(operation=BY_PATH["/v1/embeddings"], body=b"x" * 300, document={"input": "x" * 280})
     await Metered(Inside(answer(usage={"prompt_tokens": 80})), call=call, hold=hold, path="/v1/embeddings").run()
     assert ledger.users[1].balance == 70
+
+
+# --- which price
+
+OLD_YEAR, NEW_YEAR = datetime(2001, 1, 1, tzinfo=UTC), datetime(2101, 1, 1, tzinfo=UTC)
+DATED = Price(
+    "gpt-4o",
+    input=D(2),
+    periods=(
+        Period(None, OLD_YEAR, Price("gpt-4o", input=D(200))),
+        Period(OLD_YEAR, NEW_YEAR, Price("gpt-4o", input=D(20))),
+    ),
+)
+
+
+async def test_the_price_is_the_one_in_force_when_the_call_began() -> None:
+    metered = await Metered(Inside(answer(usage=USED)), call=call_of(), prices=PriceBook({"gpt-4o": DATED})).run()
+    assert metered.charge.quota == 1000
+    assert metered.charge.tariff is not None
+    assert metered.charge.tariff.price is DATED.periods[1].price
+
+
+def test_a_tariff_is_of_its_time() -> None:
+    layer = MeteringMiddleware(Inside(), prices=PriceBook({"gpt-4o": DATED}))
+    found = [layer.tariff(None, None, "gpt-4o", "gpt-4o", time) for time in (0.0, 2e9, 5e9, 2e9)]
+    assert [tariff.price.input for tariff in found if tariff is not None] == [200, 20, 2, 20]
+    assert found[1] is found[3]
+
+
+CACHED = Price("listed", input=D(2), output=D(8), cached_input=D(1))
+OWN_RATIO = Price("own", input=D(2), output=D(8), prompt_cache_ratio=D("0.25"))
+
+
+@pytest.mark.parametrize(
+    ("model", "of_channel", "of_system", "quota"),
+    [
+        pytest.param("listed", None, None, 50, id="as priced"),
+        pytest.param("own", None, None, 25, id="the price's own ratio"),
+        pytest.param("listed", None, "0.1", 10, id="the system's goes before a listed price"),
+        pytest.param("own", None, "0.1", 25, id="but not before a model's own ratio"),
+        pytest.param("listed", "0.9", None, 90, id="the channel's goes before the list"),
+        pytest.param("listed", "0.9", "0.1", 90, id="and before the system's"),
+        pytest.param("own", "0.9", "0.1", 90, id="and before the model's"),
+        pytest.param("own", "0", "0.1", 0, id="a channel that gives them away"),
+        pytest.param("listed", None, "0", 0, id="a system that gives them away"),
+        pytest.param("listed", None, "1", 100, id="a system without a discount"),
+    ],
+)
+async def test_the_cache_ratio_is_that_of_the_channel_else_the_model_else_the_system(
+    model: str, of_channel: str | None, of_system: str | None, quota: int
+) -> None:
+    book = PriceBook({"listed": CACHED, "own": OWN_RATIO})
+    options = Options(prompt_cache_ratio=None if of_system is None else D(of_system))
+    used = {"prompt_tokens": 100, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 100}}
+    metered = Metered(
+        Inside(json.dumps({"model": model, "choices": [], "usage": used}).encode()),
+        call=call_of(model),
+        prices=book,
+        options=Live(options),
+    )
+    given = channel(1, model, prompt_cache_ratio=None if of_channel is None else D(of_channel))
+    state_of(metered.scope).attempt = Attempt(Candidate(given, 0), 1)
+    charge = (await metered.run()).charge
+    assert charge.quota == quota + 4
+    assert charge.tariff is not None
+    assert charge.tariff.price is book.prices[model]
+
+
+async def test_a_price_that_changes_in_mid_call_does_not_change_its_charge() -> None:
+    prices = Live(BOOK)
+    options = Live(Options())
+
+    class Current:
+        def price_for(self, model: str, base_model: str) -> Price | None:
+            return prices.current.price_for(model, base_model)
+
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        prices.swap(BOOK.merged({"gpt-4o": Price("gpt-4o", input=D(2000), output=D(8000))}))
+        options.swap(Options(prompt_cache_ratio=D(0)))
+        await Inside(answer(usage=USED))(scope, receive, send)
+
+    first = await Metered(inside, call=call_of(), prices=Current(), options=options).run()
+    assert first.charge.quota == 300
+    second = await Metered(inside, call=call_of(), prices=Current(), options=options).run()
+    assert second.charge.quota == 300_000
+
+
+async def test_tools_are_charged_by_the_call() -> None:
+    used: Any = {**USED, "server_tool_use": {"web_search_requests": 3}}
+    book = BOOK.merged({"gpt-4o": Price("gpt-4o", input=D(2), output=D(8), tools={"web_search": D(10)})})
+    charge = (await Metered(Inside(answer(usage=used)), call=call_of(), prices=book).run()).charge
+    assert charge.quota == 300 + 15_000
+    assert charge.usage.tool_calls == (("web_search", 3),)
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        pytest.param({"prompt_tokens": -5, "completion_tokens": -5}, id="negative"),
+        pytest.param({"prompt_tokens": 10**12, "completion_tokens": 10**12}, id="absurd"),
+    ],
+)
+@pytest.mark.parametrize("called", [True, False], ids=["behind intake", "alone"])
+async def test_a_report_that_cannot_be_true_is_suspicious_and_no_credit(used: dict[str, int], called: bool) -> None:
+    body = answer(usage=used, text="x" * 350)
+    charge = (await Metered(Inside(body), call=call_of() if called else None).run()).charge
+    assert charge.usage.suspicious
+    assert charge.quota > 0
+    assert charge.usage.output_tokens >= 100

@@ -14,7 +14,7 @@ from tollway.config.options import Options
 from tollway.config.price_book import PriceBook
 from tollway.config.pricing import Price, Usage
 from tollway.config.tariff import Tariff
-from tollway.middleware.reservation import reservation
+from tollway.middleware.reservation import is_mostly_output, reservation
 
 D = Decimal
 BOOK = PriceBook.builtin()
@@ -229,3 +229,12 @@ def test_a_hold_covers_what_is_charged_where_nothing_is_reported(
     )
     # What costs anything costs at least 1.
     assert tariff.quota(usage) <= max(reservation(asked, tariff, OPTIONS), 1)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "limit", "mostly"), [("short", None, True), ("x" * 400_000, None, False), ("x" * 400_000, 100_000, True)]
+)
+def test_whether_a_smaller_limit_would_help_is_known(prompt: str, limit: int | None, mostly: bool) -> None:
+    asked = call(CHAT, message(prompt), output_limit=limit)
+    price = tariff("gpt-4o-mini")
+    assert is_mostly_output(asked, reservation(asked, price, OPTIONS), price) == mostly
