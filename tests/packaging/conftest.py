@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,6 +23,30 @@ READY_WITHIN_S = 20
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     return Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def deploy(checkout: Path) -> Path:
+    return checkout / "deploy"
+
+
+@pytest.fixture(scope="session")
+def release(checkout: Path) -> str:
+    """The version of this checkout, which is the tag of its image."""
+    return tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[[str, str], str]:
+    """`tool(name, package)`: where a program of the machine is; skips where it is not installed."""
+
+    def find(name: str, package: str) -> str:
+        found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if found is None:
+            pytest.skip(f"no {name} here: it is in Debian's package {package}")
+        return found
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -74,6 +75,24 @@ def test_what_the_image_installs_starts_and_is_healthy(
     environ = {"PORT": str(free_port), "DATA_DIR": str(tmp_path)}
     with serving([str(folder / program), *arguments], environ):
         subprocess.run([folder / check_program, *check], check=True, timeout=5, env=environ)
+
+
+def test_what_the_image_installs_makes_the_schema_before_a_node_starts(
+    image: Path, deploy: Path, tmp_path: Path
+) -> None:
+    """As the one-shot service of the compose file and the Job of Kubernetes do."""
+    command = yaml.safe_load((deploy / "compose.yaml").read_text(encoding="utf-8"))["services"]["migrate"]["command"]
+    program, *arguments = command
+    environ = {"DATA_DIR": str(tmp_path), "CRYPTO_SECRET": "one for all nodes of it"}
+    migrate = [image / "opt/tollway/bin" / program, *arguments, "--json"]
+
+    def made() -> dict[str, str | None]:
+        done = subprocess.run(migrate, check=True, capture_output=True, text=True, cwd=tmp_path, env=environ)
+        return json.loads(done.stdout)
+
+    first, again = made(), made()
+    assert (first["before"], again["before"]) == (None, first["revision"])
+    assert not (tmp_path / "crypto_secret").exists()
 
 
 def test_the_image_runs_as_a_user_of_its_own_and_keeps_its_data_in_a_volume(final: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ import pytest
 ROOTS = ("tollway.gateway", "tollway.middleware", "tollway.adapters", "tollway.config")
 # What layers may meet in; the packages, and tools that single layers have beside them, are no layers.
 SHARED_BY_LAYERS = re.compile(
-    r"tollway\.middleware\.(state|ports|paths|deadline|metrics|reservation|routing(\..+)?|memory(\..+)?)"
+    r"tollway\.middleware\.(state|ports|paths|deadline|metrics|reservation|counting|routing(\..+)?|memory(\..+)?)"
 )
 
 

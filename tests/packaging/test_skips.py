@@ -24,7 +24,9 @@ pytest.skip("no such library here", allow_module_level=True)
 
 
 def run(folder: Path, checkout: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
-    (folder / "conftest.py").write_text((checkout / "tests/conftest.py").read_text(encoding="utf-8"))
+    (folder / "tests").mkdir()
+    for source_file, copy in (("conftest.py", "conftest.py"), ("servers.py", "tests/servers.py")):
+        (folder / copy).write_text((checkout / "tests" / source_file).read_text(encoding="utf-8"))
     (folder / "test_sample.py").write_text("def test_something_runs():\n    pass\n")
     (folder / "test_skipping.py").write_text(source)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, folder]
