@@ -26,7 +26,6 @@ from .upstream.port import Incoming, Timeouts, Upstream
 LONGEST_WAIT = 60.0
 MOST_BYTES = 16 * 1024 * 1024
 LONGEST_REASON = 300
-MASK = "********"
 
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -217,6 +216,4 @@ def _reason(error: GatewayError, channel: Channel) -> str:
     reason = error.message
     if isinstance(error, UpstreamStatus) and (told := error_object(error.answer_body)) is not None:
         reason = f"{reason} It says: {told.get('message')}"
-    for key in channel.keys:
-        reason = reason.replace(key.reveal(), MASK)
-    return reason[:LONGEST_REASON]
+    return channel.without_keys(reason)[:LONGEST_REASON]

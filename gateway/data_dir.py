@@ -1,32 +1,33 @@
 """
-The data directory: the database and the secret, opened together and made at first use; at the end, what the database
-did not take.
+The data directory: the database and the secret, opened together and made at first use.
 
 Both survive a start of several processes at once: the schema is made under the database's own lock, and the secret
 appears whole or not at all, once.
 """
 
 import errno
+import logging
 import os
 import re
 import secrets
-import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from msgspec.structs import asdict
 
 from ..config.secret import Secret
 from ..config.settings import Settings
 from .secrets_at_rest import SHORTEST_SECRET, Vault
-from .store import Store, channels, json_text, migrate, tokens
-from .store.records import ChargeRecord
+from .store import Store, StoreError, channels, migrate, options, tokens
 from .store.sqlite_wal import create_private
 
-SECRET_FILE = "crypto_secret"  # noqa: S105
+SECRET_FILE = "crypto_secret"
 SECRET_BYTES = 32
+FINGERPRINT = "crypto_secret_fingerprint"
+LOGS_ELSEWHERE = "logs_elsewhere"
+
+log = logging.getLogger("tollway.data_dir")
 
 NO_HARD_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK}
 
@@ -43,6 +44,52 @@ class DataDir:
     vault: Vault
 
 
+@dataclass(frozen=True, slots=True)
+class Stores(DataDir):
+    """With the database of the logs, where they have one of their own."""
+
+    log_store: Store | None
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings) -> AsyncGenerator[Stores]:
+    """All that a serving process needs, closed at the end. Raises `DataDirError`, `StoreError`."""
+    opened = await open_data_dir(settings)
+    try:
+        log_store = await open_log_store(settings)
+        try:
+            await _remember(opened.store, logs_elsewhere=log_store is not None)
+            yield Stores(opened.store, opened.vault, log_store)
+        finally:
+            if log_store is not None:
+                await log_store.close()
+    finally:
+        await opened.store.close()
+
+
+async def open_log_store(settings: Settings) -> Store | None:
+    """The database of the logs, if they have one of their own. Raises `DataDirError`, `StoreError`."""
+    if not (url := settings.log_database_url):
+        return None
+    try:
+        return await open_store(replace(settings, database_url=url))
+    except (DataDirError, StoreError) as error:
+        raise type(error)(f"LOG_SQL_DSN: {error}") from error
+
+
+async def has_logs_elsewhere(store: Store) -> bool:
+    """Whether whoever served last had a database of its own for the logs."""
+    return LOGS_ELSEWHERE in await options.list_all(store)
+
+
+async def _remember(store: Store, *, logs_elsewhere: bool) -> None:
+    """So that no command without LOG_SQL_DSN takes the main database's empty tables for the logs."""
+    if logs_elsewhere:
+        await options.set_first(store, LOGS_ELSEWHERE, "true")
+    elif await options.unset(store, LOGS_ELSEWHERE, now_ms=int(time.time() * 1000)):
+        log.warning("LOG_SQL_DSN was set before and is not now: from here on logs are in the main database")
+
+
 async def open_data_dir(settings: Settings) -> DataDir:
     """
     The store, connected and at this version's schema, and the vault that opens its secrets.
@@ -55,7 +102,16 @@ async def open_data_dir(settings: Settings) -> DataDir:
         secret = find_secret(settings)
         if secret is None:
             secret = await _first_secret(settings.data_dir, store)
-        return DataDir(store, Vault(secret))
+        vault = Vault(secret)
+        if not await _is_the_databases(store, vault):
+            given = (
+                "CRYPTO_SECRET is" if settings.crypto_secret else "CRYPTO_SECRET is not set, and the one kept here is"
+            )
+            raise DataDirError(
+                f"{given} not the one under which the database's keys are stored: "
+                "set it to that one, which all nodes of a database share"
+            )
+        return DataDir(store, vault)
     except BaseException:
         await store.close()
         raise
@@ -64,11 +120,15 @@ async def open_data_dir(settings: Settings) -> DataDir:
 async def open_store(settings: Settings) -> Store:
     """Only the store, for work that needs no secret. Raises `DataDirError`, `StoreError`."""
     store = Store(settings.database)
-    _prepare(settings.data_dir, store.address.path)
+    if store.address.server is None:
+        _prepare(settings.data_dir, store.address.path)
     await store.connect()
     try:
         if await migrate.needs_upgrade(store):
             await migrate.upgrade(settings.database)
+        if store.address.server is not None:
+            # Only now: where a server cannot be used, nothing is written anywhere.
+            _prepare(settings.data_dir, "")
     except BaseException:
         await store.close()
         raise
@@ -91,6 +151,23 @@ def find_secret(settings: Settings) -> Secret | None:
     return given or kept
 
 
+async def _is_the_databases(store: Store, vault: Vault) -> bool:
+    """
+    Whether the vault's secret is the one of this database, which remembers a fingerprint of it.
+
+    The first opener leaves its own there. In a database of an older version, which has none, the channels' keys tell:
+    with another secret none of them opens.
+    """
+    kept = (await options.list_all(store)).get(FINGERPRINT)
+    if kept is None:
+        locked: list[int] = []
+        opened = await channels.list_all(store, vault, on_locked=lambda channel_id, _: locked.append(channel_id))
+        if locked and not opened:
+            return False
+        kept = await options.set_first(store, FINGERPRINT, vault.fingerprint)
+    return vault.has_fingerprint(kept)
+
+
 def _prepare(data_dir: Path, database: str) -> None:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -111,25 +188,6 @@ def shown_path(path: str) -> str:
     return re.sub(r"^.*:.*@", "********@", path, flags=re.DOTALL)
 
 
-def keep_charges(data_dir: Path, unwritten: Sequence[ChargeRecord]) -> Path | None:
-    """
-    Write charges that the database did not take to a new file of their own (mode 0600), a JSON line each; its path.
-
-    It lies beside the database, or, where that disk is full, in the machine's folder for temporary files. None where
-    neither takes it.
-    """
-    content = "".join(json_text.dump(asdict(record)) + "\n" for record in unwritten).encode()
-    name = f"unwritten-charges-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}.jsonl"
-    for folder in (data_dir, Path(tempfile.gettempdir())):
-        try:
-            _write_new(folder / name, content)
-            _sync_folder(folder)
-        except OSError:
-            continue
-        return folder / name
-    return None
-
-
 def _write_new(path: Path, content: bytes) -> None:
     """A new file, whole and on the disk, or none."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -145,18 +203,19 @@ def _write_new(path: Path, content: bytes) -> None:
 
 async def _first_secret(data_dir: Path, store: Store) -> Secret:
     """
-    A new secret, if nothing was ever written under another one.
+    A new secret, if the database has none yet.
 
-    Whoever has a database but no secret has most likely forgotten to set CRYPTO_SECRET in this shell. A new one would
-    make every key that is handed out from here a dead one.
+    Whoever has a database but no secret has most likely forgotten to set CRYPTO_SECRET in this shell, or on this node.
+    A new one would make every key that is handed out from here a dead one.
     """
-    written = await channels.states(store) or await tokens.all_kept(store)
+    has_one = FINGERPRINT in await options.list_all(store)
+    has_one = has_one or bool(await channels.states(store) or await tokens.all_kept(store))
     # In this order: the process that wrote those rows had put its secret down before.
     kept = _read_secret(data_dir / SECRET_FILE)
-    if kept is None and written:
+    if kept is None and has_one:
         raise DataDirError(
-            f"CRYPTO_SECRET is not set and {data_dir / SECRET_FILE} is gone, but the database holds keys "
-            "written under it: set it to what it was"
+            f"CRYPTO_SECRET is not set and there is no {data_dir / SECRET_FILE}, but the database has one already: "
+            "set it to that one, which all nodes of a database share"
         )
     return kept or _make_secret(data_dir / SECRET_FILE)
 

@@ -6,8 +6,11 @@ order inside a priority is drawn anew for each request, so what is told of it is
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace as replaced
 from random import Random
+
+from msgspec.structs import replace
 
 from ..adapters.call import Call
 from ..adapters.errors import (
@@ -20,6 +23,8 @@ from ..adapters.errors import (
     NotFound,
 )
 from ..adapters.exchange import upstream_name
+from ..config.amounts import dollars
+from ..config.budget import Budget
 from ..config.channel import Channel
 from ..config.options import Options
 from ..config.pricing import Price, Usage, quota_for
@@ -27,7 +32,7 @@ from ..config.tariff import Tariff
 from ..middleware.channel_select import permitted
 from ..middleware.memory import MemoryChannelPool
 from ..middleware.ports import Prices, Ratios
-from ..middleware.reservation import reservation
+from ..middleware.reservation import can_be_limited, clamped, limited, reservation
 from ..middleware.routing.health import Health
 from ..middleware.routing.plan import ChannelIndex, make_plan
 from ..middleware.state import Candidate, Principal
@@ -47,15 +52,25 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetLeft:
+    """A budget that pays for the caller's requests: what is left of `amount` until `ends_at`, in ms since 1970."""
+
+    budget: Budget
+    left: int
+    ends_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Balance:
     """What the caller has left, in quota; `token` is None for a token that only its user's balance limits."""
 
     user: int
     token: int | None = None
+    budgets: tuple[BudgetLeft, ...] = ()
 
     @property
     def available(self) -> int:
-        return self.user if self.token is None else min(self.user, self.token)
+        return min(self.user, *(each.left for each in self.budgets), self.user if self.token is None else self.token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +100,8 @@ class Cost:
     """
     What the call costs, in quota, with the group's ratio: 1,000 tokens in, 1,000 tokens out, a call without any
     token, and what is held for this call (`reserved`: its input as estimated and the output that it may have).
-    `ratio` is the group's, as text. `source` says where the price is published.
+    `ratio` is the group's, as text. `source` says where the price is published. `cut_to`: the output tokens that
+    `clamp_max_tokens` leaves to each answer, None where it leaves all.
     """
 
     input_1k: int
@@ -94,13 +110,15 @@ class Cost:
     reserved: int
     ratio: str
     source: str
+    cut_to: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """
     `refusal` is what a client would be told now, None if the call would be made. `served_as`: the name under which the
-    channels list the model. `affordable`: how many calls of this size the balance covers, None for any number.
+    channels list the model. `available`: the least of the balance, the key's quota and what `budgets` leave.
+    `affordable`: how many calls of this size that covers, None for any number.
     """
 
     model: str
@@ -113,6 +131,7 @@ class Explanation:
     cost: Cost | None
     available: int
     affordable: int | None
+    budgets: tuple[BudgetLeft, ...] = ()
 
 
 def explain(call: Call, principal: Principal, world: World, balance: Balance, *, now: float) -> Explanation:
@@ -133,7 +152,7 @@ def explain(call: Call, principal: Principal, world: World, balance: Balance, *,
         random=Random(0),
     )
     price = world.prices.price_for(call.model, call.base_model)
-    cost = None if price is None else _cost(call, principal, price, world)
+    cost = None if price is None else _cost(call, principal, price.at(now), candidates, world, balance)
     return Explanation(
         model=asked,
         served_as=served_as,
@@ -148,6 +167,7 @@ def explain(call: Call, principal: Principal, world: World, balance: Balance, *,
         cost=cost,
         available=balance.available,
         affordable=None if cost is None or not cost.reserved else max(0, balance.available) // cost.reserved,
+        budgets=balance.budgets,
     )
 
 
@@ -163,7 +183,7 @@ def _refusals(
 ) -> Iterator[GatewayError]:
     """Everything that the layers would say no to, outermost first."""
     try:
-        check(replace(principal, networks=()), "", now)
+        check(replaced(principal, networks=()), "", now)
     except ClientError as error:
         yield error
     yield from _too_poor(balance, 1, "is used up")
@@ -178,7 +198,8 @@ def _refusals(
             f"The model {call.model!r} has no price, so it is not served.", param="model", code="model_price_error"
         )
     if cost is not None:
-        yield from _too_poor(balance, cost.reserved, f"does not cover this request, which may cost {cost.reserved}")
+        problem = f"does not cover this request, which may cost {dollars(cost.reserved)}"
+        yield from _too_poor(balance, cost.reserved, problem)
 
 
 def _too_poor(balance: Balance, quota: int, problem: str) -> Iterator[InsufficientQuota]:
@@ -186,6 +207,9 @@ def _too_poor(balance: Balance, quota: int, problem: str) -> Iterator[Insufficie
         yield InsufficientQuota(f"The balance {problem}.")
     if balance.token is not None and balance.token < quota:
         yield InsufficientQuota(f"The key's quota {problem}.", code="token_quota_exhausted")
+    for each in balance.budgets:
+        if each.left < quota:
+            yield InsufficientQuota(f"{each.budget.called} {problem}.", code="budget_exceeded")
 
 
 def _ways(call: Call, candidates: tuple[Candidate, ...]) -> Iterator[Way]:
@@ -206,13 +230,32 @@ def _elsewhere(index: ChannelIndex, group: str, model: str) -> Iterator[Excluded
             yield Excluded(channel, f"it does not serve the group {group}")
 
 
-def _cost(call: Call, principal: Principal, price: Price, world: World) -> Cost:
+def _cost(
+    call: Call,
+    principal: Principal,
+    price: Price,
+    candidates: tuple[Candidate, ...],
+    world: World,
+    balance: Balance,
+) -> Cost:
     ratio = world.ratios.ratio(principal.user_group, principal.group)
+    channel = candidates[0].channel if candidates else None
+    cache_ratio = None if channel is None else channel.prompt_cache_ratio
+    if cache_ratio is None and price.prompt_cache_ratio is None:
+        cache_ratio = world.options.prompt_cache_ratio
+    tariff = Tariff(price, ratio, cache_ratio)
+    reserved, cut_to = reservation(call, tariff, world.options, channel), None
+    if world.options.clamp_max_tokens and can_be_limited(call) and balance.available < reserved:
+        whole = call if call.body else replace(call, body=b"{}", document={})
+        smaller = clamped(limited(whole, tariff, world.options), tariff, max(0, balance.available), channel)
+        if smaller is not None:
+            cut_to, reserved = smaller[0].output_limit, smaller[1]
     return Cost(
         input_1k=quota_for(Usage(input_tokens=THOUSAND), price, ratio)[0],
         output_1k=quota_for(Usage(output_tokens=THOUSAND), price, ratio)[0],
         least=quota_for(Usage(), price, ratio)[0],
-        reserved=reservation(call, Tariff(price, ratio), world.options),
+        reserved=reserved,
         ratio=str(ratio),
         source=price.source,
+        cut_to=cut_to,
     )

@@ -1,11 +1,14 @@
 """
-uvicorn's HTTP/1.1 protocol with the bounds it lacks: on a head's size, on the time it may take, and on what may follow.
+uvicorn's HTTP/1.1 protocol with the bounds it lacks: on a head's size, on the time it may take, and on what may follow;
+and without the timer that it sets for each request.
 
 Nothing of this waits for a key: whoever can connect can send a head.
 """
 
 import asyncio
+from math import inf
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -13,41 +16,42 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ..adapters.envelope import error_answer
 from ..adapters.errors import BadRequest, ClientError, HeadTooLarge
+from .http_cycle import Cycle
 
 MOST_HEAD_BYTES = 64 * 1024
 HEAD_WITHIN = 30.0
 """Seconds from a head's first byte, or from the connection's beginning, to the head's end."""
+LAST_REQUEST_WITHIN = 1.0
+"""Seconds that a server which ends gives a connection that has just been made to send its request."""
 SWEEP_EVERY = 2.0
-
-begin_request = HttpToolsProtocol.on_headers_complete  # by name: `super()` costs more, and this is every request
+"""Seconds; a connection may live that much longer than it is allowed to."""
+MOST_WAITING = 100
+"""Requests on one connection that wait for the answers before theirs. Each takes 60 times the memory of its bytes."""
 
 
 def head_too_large() -> HeadTooLarge:
     return HeadTooLarge(f"The request's line and headers are larger than {MOST_HEAD_BYTES // 1024} KiB.")
 
 
-class HeadSweep:
-    """Drops the connections whose head does not come to its end. One timer for all; none while all are served."""
+class Sweep:
+    """Drops the connections whose patience has ended. One timer for all, and no work for a request."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.waiting: set[HttpProtocol] = set()
+        self.connections: set[HttpProtocol] = set()
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, connection: "HttpProtocol") -> None:
-        self.waiting.add(connection)
+    def add(self, connection: "HttpProtocol") -> None:
+        self.connections.add(connection)
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_EVERY, self._sweep)
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        for connection in list(self.waiting):
-            if connection.waits_since is None:
-                self.waiting.discard(connection)
-            elif now - connection.waits_since >= HEAD_WITHIN and connection.is_left_alone:
-                self.waiting.discard(connection)
-                connection.transport.close()
-        self._timer = self._loop.call_later(SWEEP_EVERY, self._sweep) if self.waiting else None
+        for connection in [each for each in self.connections if each.due <= now and each.is_left_alone]:
+            self.connections.discard(connection)
+            connection.transport.close()
+        self._timer = self._loop.call_later(SWEEP_EVERY, self._sweep) if self.connections else None
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -58,35 +62,55 @@ class HttpProtocol(HttpToolsProtocol):
     passed over, as RFC 9110 (7.8) allows: uvicorn would take the body for another protocol and lose it.
     """
 
+    cycle: Cycle | None
+
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.waits_since: float | None = None
-        """When the wait for the end of a head began; None while there is no such wait."""
+        self.due = inf
+        """The loop's time at which the wait for a request, or for the end of its head, is over."""
+        self._kept_alive = False
+        """The wait is that for the first byte of another request."""
+        self._last = False
+        """The server ends: the next request is the last one."""
+        self._running: Cycle | None = None
+        """The request that is served; `cycle` is the last one that has come, which may still wait in the pipeline."""
         self._unanswered = 0
         """Bytes since the last end of a head or piece of a body: what the parser holds, or takes and gives nothing."""
         # One a server, beside the other things that its connections share.
         shared = vars(self.server_state)
-        self._sweep: HeadSweep = shared.get("head_sweep") or shared.setdefault("head_sweep", HeadSweep(self.loop))
+        self._sweep: Sweep = shared.get("sweep") or shared.setdefault("sweep", Sweep(self.loop))
 
     @property
     def is_left_alone(self) -> bool:
-        """Whether no request is being served and uvicorn's own timer does not run."""
-        idle = self.cycle is None or self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison]
-        return idle and self.timeout_keep_alive_task is None
+        """Whether no request is being served."""
+        return self.cycle is None or self.cycle.response_complete
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self._waits()
+        self.due = self.loop.time() + HEAD_WITHIN
+        self._sweep.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._sweep.waiting.discard(self)
+        self._sweep.connections.discard(self)
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        if self.cycle is None:
+            # Its request may be on its way, or lie here unread: to close now would be to reset it.
+            self._last = True
+            self.loop.call_later(LAST_REQUEST_WITHIN, super().shutdown)
+        else:
+            super().shutdown()
+
     def data_received(self, data: bytes) -> None:
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
-            self.waits_since = None  # of a request before this one
+        if self._kept_alive:
+            self._kept_alive = False
+            self.due = inf
         self._unanswered += len(data)
         try:
             self.parser.feed_data(data)
@@ -94,45 +118,92 @@ class HttpProtocol(HttpToolsProtocol):
             return self._refuse(_reason(error))
         except httptools.HttpParserUpgrade as upgrade:
             if self._upgrades_to_websocket():
-                self._sweep.waiting.discard(self)
+                self._sweep.connections.discard(self)
                 return self.handle_websocket_upgrade()
             self._pass_over(upgrade, memoryview(data))
         # Nothing of this holds for a head that came in one piece, and for bodies.
         cycle = self.cycle
-        if self._unanswered or cycle is None or cycle.response_complete:  # pyright: ignore[reportUnnecessaryComparison]
+        if self._unanswered or cycle is None or cycle.response_complete:
             if self._unanswered > MOST_HEAD_BYTES:
                 return self._refuse(head_too_large())
-            if self.waits_since is None:
-                self._waits()
+            if self.due == inf:
+                self.due = self.loop.time() + HEAD_WITHIN
 
     def on_headers_complete(self) -> None:
         if self._unanswered > MOST_HEAD_BYTES and self._head_bytes() > MOST_HEAD_BYTES:
             raise head_too_large()
         self._unanswered = 0
-        self.waits_since = None
-        begin_request(self)
+        self.due = inf
+        parser = self.parser
+        version = parser.get_http_version()
+        self.scope["method"] = parser.get_method().decode("ascii")
+        if version != "1.1":
+            self.scope["http_version"] = version
+        if parser.should_upgrade():
+            return  # the parser stops here, and `data_received` goes on
+        self._name_target()
+        self._begin(version != "1.0" and not self._last and parser.should_keep_alive())
         # The list is the app's now, and trailers are no headers (RFC 9110, 6.5.1): they come from behind whatever has
         # checked the head.
         self.headers = []
 
     def on_body(self, body: bytes) -> None:
-        """As uvicorn's, which also asks for upgrades: behind one there is no body."""
         self._unanswered = 0
         cycle = self.cycle
-        if cycle.response_complete:
+        if cycle is None or cycle.response_complete:
             return
-        cycle.body += body
-        if len(cycle.body) > HIGH_WATER_LIMIT:
+        cycle.parts.append(body)
+        cycle.waiting += len(body)
+        if cycle.waiting > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         cycle.message_event.set()
 
-    def _should_upgrade(self) -> bool:
-        """Asked by uvicorn's callbacks only where the parser stops for an upgrade: from there we go on ourselves."""
-        return True
+    def on_message_complete(self) -> None:
+        cycle = self.cycle
+        # Behind an upgrade that the parser stops for, the cycle is still that of the request before.
+        if cycle is not None and not cycle.response_complete and not self.parser.should_upgrade():
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    def _name_target(self) -> None:
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope = self.scope
+        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + url.path
+        scope["query_string"] = url.query or b""
+
+    def _begin(self, keep_alive: bool) -> None:
+        """Start the app, or let it wait until the requests before this one are answered."""
+        before = self.cycle
+        cycle = self.cycle = Cycle(self, keep_alive=keep_alive)  # pyright: ignore[reportIncompatibleVariableOverride]
+        app = cast(Any, self.app)
+        if before is None or before.response_complete:
+            self._running = cycle
+            self._start_asgi_task(cycle, app)
+        else:
+            if len(self.pipeline) >= MOST_WAITING:
+                raise BadRequest("Too many requests were sent before their answers.", code="invalid_http")
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, app))
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            # Not read on for what still waits: with each answer, more would come than is answered.
+            cycle, app = self.pipeline.pop()
+            self._running = cast("Cycle", cycle)
+            return self._start_asgi_task(cycle, app)
+        self.flow.resume_reading()
+        if self.due == inf:
+            self.due = self.loop.time() + self.timeout_keep_alive
+            self._kept_alive = True
 
     def _upgrades_to_websocket(self) -> bool:
         self.headers = cast("list[tuple[bytes, bytes]]", self.scope["headers"])
-        return super()._should_upgrade()
+        return self._should_upgrade()
 
     def _pass_over(self, upgrade: Exception, data: memoryview) -> None:
         """Read the head again without its upgrade, then what has come behind it, which may hold the next upgrade."""
@@ -164,15 +235,10 @@ class HttpProtocol(HttpToolsProtocol):
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
-    def _waits(self) -> None:
-        self.waits_since = self.loop.time()
-        self._sweep.watch(self)
-
     def _refuse(self, failure: ClientError) -> None:
         """Say why, unless an answer is on its way that this would break into, and close."""
         cycle = self.cycle
-        quiet = cycle is None or cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison]
-        if quiet or not (cycle.response_started or self.pipeline):
+        if cycle is None or cycle.response_complete or not (cycle.response_started or self.pipeline):
             answer = error_answer(failure, "")
             headers = [*self.server_state.default_headers, *answer.headers, (b"connection", b"close")]
             lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
@@ -182,6 +248,6 @@ class HttpProtocol(HttpToolsProtocol):
 
 def _reason(error: httptools.HttpParserError) -> ClientError:
     """What a callback has raised, or that this is no HTTP."""
-    if isinstance(error.__context__, HeadTooLarge):
+    if isinstance(error.__context__, ClientError):
         return error.__context__
     return BadRequest("This is no HTTP request that can be read.", code="invalid_http")

@@ -42,6 +42,7 @@ class _Key:
     def __init__(self, secret: Secret) -> None:
         encryption = _derive(secret, b"tollway-encrypt")
         self.id = hashlib.blake2b(key=encryption, digest_size=4, person=b"tollway-key-id").hexdigest()
+        self.fingerprint = _derive(secret, b"tollway-mark").hex()
         self.encryption = encryption
         self.token_hasher = hashlib.blake2b(key=_derive(secret, b"tollway-token"), digest_size=32)
 
@@ -98,6 +99,15 @@ class Vault:
     def is_current(self, stored: str) -> bool:
         """False for a text that was encrypted under a former secret and should be encrypted again."""
         return stored.startswith(f"{VERSION}:{self._current.id}:")
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits by which the current secret is known again. They tell nothing of it."""
+        return self._current.fingerprint
+
+    def has_fingerprint(self, fingerprint: str) -> bool:
+        """Whether it is that of the current secret or of a former one."""
+        return any(hmac.compare_digest(key.fingerprint, fingerprint) for key in self._keys.values())
 
     def token_hash(self, key: str) -> str:
         """

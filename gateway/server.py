@@ -3,6 +3,8 @@
 import os
 import socket
 import sys
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
@@ -10,12 +12,13 @@ from starlette.types import Receive, Scope, Send
 from ..config.settings import Settings
 from .app import Tollway
 from .version import version
+from .worker_metrics import shared_folder
 
 if TYPE_CHECKING:
     import uvicorn
 
-CHARGES_LOST = 1
-"""The exit status of a server whose last charges could not be written to the database."""
+CHARGES_WAIT = 1
+"""The exit status of a server whose last charges are in the journal only, for the database did not take them."""
 
 
 def run_server(settings: Settings, *, workers: int = 1) -> int:
@@ -45,12 +48,15 @@ def run_server(settings: Settings, *, workers: int = 1) -> int:
     }
     listens = f"Tollway {version()} listens on http://{settings.host}:{settings.port}"
     if workers > 1:
-        print(listens, file=sys.stderr, flush=True)
         os.environ.update(environ_of(settings))
-        return _run_workers(uvicorn.Config("tollway.gateway.server:worker", factory=True, workers=workers, **options))
+        with shared_folder(settings.data_dir) as folder:
+            config = uvicorn.Config(partial(worker, folder), factory=True, workers=workers, **options)
+            return _run_workers(config, listens)
+    from .draining import DrainingServer
+
     app = Tollway(settings, owns_process=True)
 
-    class Server(uvicorn.Server):
+    class Server(DrainingServer):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
@@ -62,32 +68,35 @@ def run_server(settings: Settings, *, workers: int = 1) -> int:
     except (SystemExit, KeyboardInterrupt):  # the signal, raised once more after the orderly end
         if not server.started:
             raise
-    return CHARGES_LOST if app.unwritten or not server.started else 0
+    return CHARGES_WAIT if app.unwritten or not server.started else 0
 
 
-def _run_workers(config: "uvicorn.Config") -> int:
+def _run_workers(config: "uvicorn.Config", listens: str) -> int:
     """Like `uvicorn.run`, which does not say how the workers have ended."""
-    from uvicorn.supervisors import Multiprocess
+    from .draining import Supervisor
 
-    supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+    listener = config.bind_socket()
+    listener.listen(config.backlog)  # who connects from now on waits until a worker is ready
+    print(listens, file=sys.stderr, flush=True)
+    supervisor = Supervisor(config, sockets=[listener])
     supervisor.run()
     # Those that end in order die of the signal, once more raised, and have a status below 0.
     return max(0, *(process.exitcode or 0 for process in supervisor.processes))
 
 
 class _Worker(Tollway):
-    """The app of a worker process, which ends with a status of its own where the signal's would hide a loss."""
+    """The app of a worker process, which ends with a status of its own where the signal's would hide what waits."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await super().__call__(scope, receive, send)
         if scope["type"] == "lifespan" and self.unwritten:
             sys.stderr.flush()
-            os._exit(CHARGES_LOST)
+            os._exit(CHARGES_WAIT)
 
 
-def worker() -> Tollway:
+def worker(metrics_folder: Path) -> Tollway:
     """The app that each of several workers runs: settings from the environment."""
-    return _Worker(Settings.from_environ(), owns_process=True)
+    return _Worker(Settings.from_environ(), owns_process=True, metrics_folder=metrics_folder)
 
 
 def environ_of(settings: Settings) -> dict[str, str]:

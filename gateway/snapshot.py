@@ -8,7 +8,7 @@ The relay itself never asks the store.
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 
 from ..config.groups import GroupError, GroupRatios
@@ -18,7 +18,6 @@ from ..config.price_book import PriceBook
 from ..config.pricing import Price, PriceError
 from ..middleware.memory import MemoryChannelPool
 from ..middleware.state import Candidate, Principal
-from .ledger import StoreLedger
 from .secrets_at_rest import CannotDecrypt, Vault
 from .store import Store, StoreError, changes, channels, groups, options, prices, tokens, users
 from .store.records import Role, TokenRow, TokenStatus, UserRow, UserStatus
@@ -27,7 +26,16 @@ log = logging.getLogger("tollway.snapshot")
 
 POLL_EVERY = 0.5
 REFRESH_EVERY = 0.2
-TRIM_EVERY = 3600.0
+
+BalancesChanged = Callable[[Collection[int], Collection[int]], None]
+
+
+def _nobody(user_ids: Collection[int], token_ids: Collection[int]) -> None:
+    """Nobody has asked to be told."""
+
+
+async def _to_nobody() -> None:
+    """Nobody listens: the others poll."""
 
 
 class TokenIndex:
@@ -77,11 +85,13 @@ class Snapshot:
         self.prices = CurrentPrices(PriceBook.builtin())
         self.ratios = CurrentRatios(GroupRatios())
         self.pool = MemoryChannelPool(options=self.options, on_dead_key=self._on_dead_key)
-        self.ledger = StoreLedger(store)
+        self.balances_changed: BalancesChanged = _nobody
+        """Told of the users and tokens whose rows were changed."""
+        self.tell_others: Callable[[], Awaitable[None]] = _to_nobody
+        """Called when this process has written what others should see before they next poll."""
         self._defaults = defaults
         self._builtin = self.prices.current
         self._seen = 0
-        self._trimmed = 0.0
         self._refreshed = 0.0
         self._next_refresh: asyncio.Task[None] | None = None
         self._polling = asyncio.Lock()
@@ -93,8 +103,7 @@ class Snapshot:
         await self._load_options()
         await self._load_prices()
         await self._load_channels()
-        async with self.ledger.lock:
-            await self._load_tokens(await users.list_all(self.store), await tokens.all_kept(self.store))
+        await self._load_tokens(await users.list_all(self.store), await tokens.all_kept(self.store))
 
     async def run(self) -> None:
         """Follow the change list for as long as the process serves. A store that is away is asked again."""
@@ -143,18 +152,14 @@ class Snapshot:
                 await self._load_prices()
             if "channel" in kinds:
                 await self._load_channels()
-            async with self.ledger.lock:
-                if kinds & {"option", "group"}:  # which groups a user may use has changed, for any of them
-                    await self._load_tokens(await users.list_all(self.store), await tokens.all_kept(self.store))
-                else:
-                    await self._reload(
-                        {change.ref for change in found if change.kind == "user"},
-                        {change.ref for change in found if change.kind == "token"},
-                    )
+            user_ids = {change.ref for change in found if change.kind == "user"}
+            token_ids = {change.ref for change in found if change.kind == "token"}
+            if kinds & {"option", "group"}:  # which groups a user may use has changed, for any of them
+                await self._load_tokens(await users.list_all(self.store), await tokens.all_kept(self.store))
+            else:
+                await self._reload(user_ids, token_ids)
+            self.balances_changed(user_ids, token_ids)
             self._seen = found[-1].id
-        if time.monotonic() - self._trimmed > TRIM_EVERY:
-            self._trimmed = time.monotonic()
-            await changes.trim(self.store, now_ms=int(time.time() * 1000))
 
     async def _reload(self, user_ids: set[int], token_ids: set[int]) -> None:
         kept = {token.id: token for token in await tokens.by_ids(self.store, token_ids)} if token_ids else {}
@@ -176,7 +181,6 @@ class Snapshot:
                 self.tokens.drop(token.id)
             else:
                 self.tokens.put(token, principal_of(token, owner, self.ratios.current))
-        self.ledger.load(owners, rows)
 
     async def _load_options(self) -> None:
         rows = await options.list_all(self.store)
@@ -227,6 +231,7 @@ class Snapshot:
             return
         if disabled is not None:  # by this request, and not by another one a moment before
             log.warning("channel %d (%s): key %d is disabled: %s", channel.id, channel.name, index, reason)
+            await self.tell_others()
 
 
 def principal_of(token: TokenRow, owner: UserRow, ratios: GroupRatios) -> Principal:

@@ -9,13 +9,14 @@ from starlette.types import ASGIApp
 from ..config.settings import Settings
 from ..middleware.access_log import AccessLogMiddleware, WriteLine
 from ..middleware.channel_select import ChannelSelectMiddleware
+from ..middleware.counting import Counting
 from ..middleware.error_envelope import ErrorEnvelopeMiddleware
 from ..middleware.failover import FailoverMiddleware
 from ..middleware.intake import IntakeMiddleware
 from ..middleware.metering import MeteringMiddleware
 from ..middleware.metrics import RelayMetrics
 from ..middleware.model_suffix import ModelSuffixMiddleware
-from ..middleware.ports import Limiter
+from ..middleware.ports import Ledger, Limiter
 from ..middleware.prometheus import PrometheusMiddleware
 from ..middleware.rate_limit import RateLimitMiddleware
 from ..middleware.request_id import RequestIdMiddleware
@@ -34,11 +35,13 @@ class RelayParts:
 
     settings: Settings
     snapshot: Snapshot
+    ledger: Ledger
     limiter: Limiter
     metrics: RelayMetrics
     write_line: WriteLine | None
     endpoint: ASGIApp
     models: ASGIApp
+    counting: Counting | None = None
 
 
 def relay_stack(parts: RelayParts) -> ASGIApp:
@@ -49,12 +52,14 @@ def relay_stack(parts: RelayParts) -> ASGIApp:
         # Reads the body; nothing outside it has to.
         Middleware(IntakeMiddleware, max_bytes=settings.max_request_bytes),
         # Outside failover: one request is one hold, however many channels it tries.
-        Middleware(TokenQuotaMiddleware, ledger=snapshot.ledger),
+        Middleware(TokenQuotaMiddleware, ledger=parts.ledger),
         Middleware(ModelSuffixMiddleware),
         Middleware(ChannelSelectMiddleware, pool=snapshot.pool),
         Middleware(FailoverMiddleware, pool=snapshot.pool, options=options),
         # Inside failover: it sizes the hold for the channel that is tried, and a failed attempt costs nothing.
-        Middleware(MeteringMiddleware, prices=snapshot.prices, ratios=snapshot.ratios, options=options),
+        Middleware(
+            MeteringMiddleware, prices=snapshot.prices, ratios=snapshot.ratios, options=options, counting=parts.counting
+        ),
     ]
     door = [
         Middleware(RequestIdMiddleware),

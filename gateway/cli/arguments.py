@@ -15,6 +15,7 @@ MOST_QUOTA = 10**15
 LONGEST_NAME = 64
 USERNAME = re.compile(r"[\w.@-]+")
 INVALID_CHOICE = re.compile(r"invalid choice: '(?P<given>[^']*)' \(choose from (?P<choices>.*)\)")
+UNKNOWN_FLAG = re.compile(r"unrecognized arguments: (?P<given>--[\w-]+)")
 
 Work = Callable[[Namespace], Coroutine[Any, Any, int]]
 """What a command does: from its arguments to its exit status."""
@@ -37,6 +38,8 @@ class Parser(ArgumentParser):
             message = f"an ACTION is missing; see {self.prog} --help"
         if invalid := INVALID_CHOICE.search(message):
             message += did_you_mean(invalid["given"], re.findall(r"[\w-]+", invalid["choices"]))
+        if unknown := UNKNOWN_FLAG.match(message):
+            message += did_you_mean(unknown["given"], self._option_string_actions)
         raise Usage(message)
 
 

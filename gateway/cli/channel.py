@@ -1,7 +1,6 @@
 """`tollway channel`: the upstream accounts that requests go to."""
 
 import asyncio
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...adapters.registry import PROVIDERS, provider_of
+from ...config.amounts import dollars
 from ...config.channel import Channel, ChannelStatus, ChannelType
 from ...config.settings import Settings
 from ..channel_test import ChannelTester, Verdict, save_test
@@ -19,7 +19,7 @@ from .arguments import Parser, command, group
 from .channel_flags import add_flags, edited, edits
 from .channel_warnings import namesakes, unpriced
 from .failures import Usage
-from .output import clean, dollars, iso, short, table, tell
+from .output import clean, iso, short, table, tell, tell_with_warnings
 from .session import now_ms, opened_data_dir, opened_store, settings_of
 from .which import add_which, id_of, unknown
 
@@ -54,7 +54,9 @@ async def create(arguments: Namespace) -> int:
         await channels.list_all(opened.store, opened.vault)
         created = await channels.create(opened.store, opened.vault, channel, now_ms=now_ms())
         warnings = [*await namesakes(opened.store, created), *await unpriced(opened.store, created)]
-    return _told(arguments, created, warnings, f"Channel {created.name} has the id {created.id}.")
+    return tell_with_warnings(
+        arguments, {"id": created.id}, warnings, f"Channel {created.name} has the id {created.id}."
+    )
 
 
 async def update(arguments: Namespace) -> int:
@@ -71,15 +73,9 @@ async def update(arguments: Namespace) -> int:
             raise unknown("channel", channel_id)
         warnings = await namesakes(store, changed) if "name" in changes else []
         warnings += await unpriced(store, changed) if "models" in changes else []
-    return _told(arguments, changed, warnings, f"Channel {changed.id} ({changed.name}) is changed.")
-
-
-def _told(arguments: Namespace, channel: Channel, warnings: list[str], text: str) -> int:
-    """The change, and beside it what the operator may not have meant: in the JSON, else on standard error."""
-    if not arguments.json:
-        for warning in warnings:
-            print(f"tollway channel: warning: {clean(warning)}", file=sys.stderr)
-    return tell(arguments, {"id": channel.id, "warnings": warnings}, text)
+    return tell_with_warnings(
+        arguments, {"id": changed.id}, warnings, f"Channel {changed.id} ({changed.name}) is changed."
+    )
 
 
 async def types(arguments: Namespace) -> int:
@@ -219,6 +215,7 @@ def _document(channel: Channel, state: ChannelState) -> dict[str, Any]:
         "status_code_mapping": {str(status): answer for status, answer in channel.status_code_mapping.items()},
         "header_override": list(channel.header_override),
         "param_override": list(channel.param_override),
+        "prompt_cache_ratio": channel.prompt_cache_ratio,
         "disconnect": channel.disconnect,
         "auto_ban": channel.auto_ban,
         "api_version": channel.api_version,

@@ -1,11 +1,13 @@
 """The flags that describe a channel: the same to create one and to change one."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from decimal import Decimal
+from typing import Any, Literal
 
 from ...config.channel import Channel
+from ...config.price import read_cache_ratio
 from ...config.secret import Secret
 from .arguments import json_object, names, secret_from_stdin, switch, whole
 from .channel_rules import ChannelProblem, channel_type, check_channel, status_mapping, string_mapping
@@ -62,6 +64,13 @@ def add_flags(parser: ArgumentParser, *, create: bool) -> None:
         help="when the client hangs up: cancel stops the upstream, drain reads on to learn the usage. Default: cancel",
     )
     add(
+        "--prompt-cache-ratio",
+        type=cache_ratio,
+        metavar="R",
+        help="what a cached input token costs here, as a share of an input token's price: 0 to 1, or '' for what the"
+        " price says. Default: ''",
+    )
+    add(
         "--auto-ban",
         type=switch,
         metavar="true|false",
@@ -69,10 +78,21 @@ def add_flags(parser: ArgumentParser, *, create: bool) -> None:
     )
 
 
+def cache_ratio(text: str) -> Decimal | Literal[""]:
+    try:
+        ratio = read_cache_ratio(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return "" if ratio is None else ratio
+
+
 def edits(arguments: Namespace) -> dict[str, Any]:
     """The fields that the flags name, as a `Channel` holds them. Raises `Usage`."""
     given: dict[str, Any] = {name: value for name, value in vars(arguments).items() if value is not None}
     found = {name: given[name] for name in (*TEXTS, *AS_GIVEN) if name in given}
+    if "prompt_cache_ratio" in given:
+        ratio = given["prompt_cache_ratio"]
+        found["prompt_cache_ratio"] = None if ratio == "" else ratio
     try:
         if "type" in given:
             found["type"] = channel_type(given["type"])

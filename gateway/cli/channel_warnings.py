@@ -6,7 +6,7 @@ from ...config.options import OptionError, Options
 from ..store import Store, options
 from ..store.names import meant_by
 from .failures import Failure
-from .price import effective_prices
+from .own_prices import effective_prices
 
 
 async def namesakes(store: Store, channel: Channel) -> list[str]:

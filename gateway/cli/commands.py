@@ -31,8 +31,10 @@ COMMANDS = (
     Command("explain", "say where a request would go, why not elsewhere, and what it may cost", "explain"),
     Command("logs", "show what was served, to whom, and what it cost", "logs"),
     Command("option", "list, set and unset the options that take effect while serving", "option"),
-    Command("price", "show what models cost; list, set and unset prices of your own", "price"),
+    Command("price", "show, set, import and export what models cost; correct past charges to it", "price"),
     Command("group", "list, set and delete user groups and their price ratios", "group"),
+    Command("budget", "list, set and delete what may be spent in a day, a week or a month", "budget"),
+    Command("audit", "prove that all grants, balances and charges add up", "audit"),
     Command("db", "show the database's schema and bring it up to date", "db"),
 )
 
@@ -57,7 +59,7 @@ COMMANDS
 
 ENVIRONMENT
     DATA_DIR        where everything is kept; --data-dir goes before it. Default: data
-    SQL_DSN         the database, if not DATA_DIR/tollway.db: sqlite:////srv/tollway.db; no other kind is served yet
+    SQL_DSN         the database, if not DATA_DIR/tollway.db: postgresql://user:password@host/name, mysql://...
     CRYPTO_SECRET   encrypts upstream keys and hashes callers' keys. Default: made at first use, kept in DATA_DIR
     HOST, PORT      the address to listen on. Default: 127.0.0.1 and 3000
     `tollway serve --help` lists all of them.
@@ -65,8 +67,8 @@ ENVIRONMENT
 FILES
     DATA_DIR/tollway.db       the database, with tollway.db-wal and tollway.db-shm beside it
     DATA_DIR/crypto_secret    the secret; without it the keys in the database are lost, so back up both
-    DATA_DIR/unwritten-charges-*.jsonl
-                              charges that the database did not take before the server had to end
+    DATA_DIR/journal/         charges that the database does not have yet; the next start writes those of a process that
+                              ended without doing so
 
 EXAMPLES
     See it work, with nothing to set up:
@@ -80,6 +82,12 @@ EXAMPLES
         tollway explain --user root --model gpt-4o-mini
     What alice spent in the last hour:
         tollway logs --user alice --since 1h
+    At most ten dollars a day for alice, and a warning at 90 %:
+        tollway budget set --user alice --period daily --amount 5000000 --soft-percent 90
+    A price was wrong for three days; correct it, see what that comes to, and correct what was charged:
+        tollway price set gpt-4o-mini --input 0.15 --output 0.60
+        tollway price reprice --model gpt-4o-mini --since 3d
+        tollway price reprice --model gpt-4o-mini --since 3d --yes
 
 EXIT STATUS
     0   done

@@ -34,6 +34,7 @@ MODELS = (
     "dall-e-3",
     "omni-moderation-latest",
 )
+ELSEWHERE = ("data_dir", "database_url", "log_database_url", "crypto_secret")
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 
 
@@ -66,7 +67,7 @@ def demo(arguments: Namespace) -> int:
 
 def _environ() -> dict[str, str]:
     """The environment without what would lead to another gateway's data."""
-    passed_over = {each.name for each in VARIABLES if each.field in ("data_dir", "database_url", "crypto_secret")}
+    passed_over = {each.name for each in VARIABLES if each.field in ELSEWHERE}
     return {name: text for name, text in os.environ.items() if name not in passed_over}
 
 

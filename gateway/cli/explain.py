@@ -15,17 +15,20 @@ from ...adapters.errors import BadRequest, GatewayError
 from ...adapters.operations import OPERATIONS
 from ...adapters.registry import provider_of
 from ...adapters.suffix import parse_model
+from ...config.amounts import dollars
+from ...config.budget import BudgetKind, span_of
 from ...config.options import Options
 from ...middleware.intake import LONGEST_MODEL, read_call, read_document
 from ...middleware.state import Principal
-from ..explain import Balance, Cost, Excluded, Explanation, Way, World, explain
+from ..explain import Balance, BudgetLeft, Cost, Excluded, Explanation, Way, World, explain
 from ..snapshot import Snapshot, principal_of
-from ..store import channels, tokens, users
+from ..store import Store, budgets, channels, tokens, users
 from ..store.records import ChannelState, Role, UserRow, UserStatus
-from .arguments import Parser, finish, name, number, on_loop, text
-from .failures import Failure, Usage
-from .output import clean, dollars, table, tell
-from .session import opened_data_dir, settings_of, user_named
+from .arguments import Parser, finish, name, on_loop, text
+from .failures import Usage
+from .output import clean, iso, table, tell
+from .session import now_ms, opened_data_dir, settings_of
+from .which import id_behind, unknown
 
 RELAYED = {operation.name: operation for operation in OPERATIONS if operation.relayed}
 
@@ -34,11 +37,14 @@ def parser() -> Parser:
     parser = Parser(
         "tollway explain",
         description="Say where a request would go, which channels are left out and why, what it may cost, and what "
-        "the balance allows. No upstream is asked, and what a running server knows of ill channels is not known here.",
+        "the balance and the budgets allow. No upstream is asked, and what a running server knows of ill channels is "
+        "not known here.",
     )
     caller = parser.add_mutually_exclusive_group(required=True)
-    caller.add_argument("--user", type=name, metavar="NAME", help="a request of this user, with a key without limits")
-    caller.add_argument("--token-id", type=number, metavar="N", help="a request with this key")
+    caller.add_argument(
+        "--user", type=name, metavar="USER", help="a request of this user, with a key without limits: the name or id"
+    )
+    caller.add_argument("--token", type=name, metavar="TOKEN", help="a request with this key: the name or id")
     parser.add_argument(
         "--model", type=text, help="the model's name, as a client sends it; may stand in the body instead"
     )
@@ -63,15 +69,19 @@ async def explain_request(arguments: Namespace) -> int:
         snapshot = Snapshot(opened.store, opened.vault, defaults=defaults)
         await snapshot.load()
         if arguments.user is not None:
-            user = await user_named(opened.store, arguments.user)
+            user = await users.by_id(opened.store, await id_behind(opened.store, "user", "--user", arguments.user))
+            if user is None:
+                raise unknown("user", arguments.user)
             principal, balance = _anyone_of(user), Balance(user.quota)
         else:
-            token = next(iter(await tokens.by_ids(opened.store, [arguments.token_id])), None)
+            token_id = await id_behind(opened.store, "token", "--token", arguments.token)
+            token = next(iter(await tokens.by_ids(opened.store, [token_id])), None)
             owner = None if token is None else await users.by_id(opened.store, token.user_id)
             if token is None or owner is None:
-                raise Failure(f"the token {arguments.token_id} does not exist")
+                raise unknown("token", token_id)
             principal = principal_of(token, owner, snapshot.ratios.current)
             balance = Balance(owner.quota, None if token.unlimited else token.remain_quota)
+        balance = dataclasses.replace(balance, budgets=await _budgets_of(opened.store, principal))
         states = await channels.states(opened.store)
     world = World(snapshot.pool.index, snapshot.prices, snapshot.ratios, snapshot.options.current)
     explanation = explain(call, principal, world, balance, now=time.time())
@@ -88,6 +98,22 @@ def _with_reason(excluded: Excluded, state: ChannelState | None) -> Excluded:
     elif state is not None and excluded.reason.startswith("disabled"):  # and not merely of no use here
         told = state.status_reason
     return dataclasses.replace(excluded, reason=f"{excluded.reason}: {told}") if told else excluded
+
+
+async def _budgets_of(store: Store, principal: Principal) -> tuple[BudgetLeft, ...]:
+    """The budgets that a request of this caller pays out of. Nothing of a period that has not begun is used."""
+    now = now_ms()
+    periods = await budgets.current(store, now)
+    found = await budgets.of_subjects(store, [principal.user_id], [principal.token_id])
+    return tuple(
+        BudgetLeft(
+            each,
+            periods[each.id].remain_quota if each.id in periods else each.amount,
+            span_of(each.period, now).ends_at,
+        )
+        for each in found
+        if each.kind is not BudgetKind.GROUP or each.subject == principal.group
+    )
 
 
 def _anyone_of(user: UserRow) -> Principal:
@@ -160,6 +186,18 @@ def _document(found: Explanation) -> dict[str, Any]:
         ],
         "cost": None if found.cost is None else {name: getattr(found.cost, name) for name in Cost.__slots__},
         "available": found.available,
+        "budgets": [
+            {
+                "id": each.budget.id,
+                "kind": each.budget.kind,
+                "subject": each.budget.subject,
+                "period": each.budget.period,
+                "amount": each.budget.amount,
+                "remain_quota": each.left,
+                "ends_at": iso(each.ends_at),
+            }
+            for each in found.budgets
+        ],
         "affordable_requests": found.affordable,
     }
 
@@ -176,7 +214,7 @@ def _text(found: Explanation) -> str:
     if found.excluded:
         rows = ((each.channel.id, each.channel.name, each.key_index, each.reason) for each in found.excluded)
         paragraphs.append(table(("left out", "name", "key", "why"), rows, empty=""))
-    paragraphs.append(_money(found))
+    paragraphs.append("\n".join([_money(found), *map(_budget_line, found.budgets)]))
     return "\n\n".join(paragraphs)
 
 
@@ -184,7 +222,7 @@ def _verdict(found: Explanation) -> str:
     what = f"{clean(found.model)} ({found.operation}, group {clean(found.group)})"
     if (refusal := found.refusal) is not None:
         return f"{what} would be refused with {refusal.status} {refusal.code}: {clean(refusal.message)}"
-    return f"{what} would go to the first of these that answers:"
+    return f"{what} would go to the first of these that answers, unless a server knows it to be ill:"
 
 
 def _way_line(way: Way) -> tuple[object, ...]:
@@ -193,13 +231,19 @@ def _way_line(way: Way) -> tuple[object, ...]:
     return channel.id, channel.name, way.key_index, channel.priority, channel.weight, chance, way.upstream_model
 
 
+def _budget_line(each: BudgetLeft) -> str:
+    left, amount = dollars(each.left), dollars(each.budget.amount)
+    return f"{clean(each.budget.called)} leaves {left} of {amount} until {iso(each.ends_at)}."
+
+
 def _money(found: Explanation) -> str:
     cost = found.cost
     if cost is None:
-        return f"It has no price. The balance is {dollars(found.available)}."
+        return f"It has no price. There is {dollars(found.available)} to spend."
+    cut = "" if cost.cut_to is None else f"Its answer is cut to {cost.cut_to} tokens (clamp_max_tokens).\n"
     more = "any number of such requests" if found.affordable is None else f"{found.affordable} such requests at least"
     return (
         f"1K tokens in cost {dollars(cost.input_1k)}, 1K out {dollars(cost.output_1k)} (group ratio {cost.ratio}). "
         f"This request costs {dollars(cost.least)} to {dollars(cost.reserved)}; the latter is held while it runs.\n"
-        f"The balance of {dollars(found.available)} covers {more}."
+        f"{cut}What may be spent, {dollars(found.available)}, covers {more}."
     )

@@ -27,6 +27,7 @@ def explained(error: Exception) -> Failure | None:
     from ...config.groups import GroupError
     from ...config.options import OptionError
     from ..data_dir import DataDirError
+    from ..ledger.journal import JournalError
     from ..secrets_at_rest import CannotDecrypt
     from ..store import StoreError, Unavailable, Unsupported
 
@@ -40,6 +41,6 @@ def explained(error: Exception) -> Failure | None:
         return Failure(f"the database cannot be read: {error}")
     if isinstance(error, CannotDecrypt):
         return Failure(f"CRYPTO_SECRET is not the one that was used before: {error}")
-    if isinstance(error, (DataDirError, StoreError)):
+    if isinstance(error, (DataDirError, JournalError, StoreError)):
         return Failure(str(error))
     return None

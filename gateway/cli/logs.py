@@ -3,33 +3,49 @@
 import re
 from argparse import ArgumentTypeError, Namespace
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
-from ..store import logs
+from ...config.amounts import dollars
+from ..store import Store, corrections, hourly, logs
+from ..store.names import Kind
 from ..store.records import LogRow, LogType
-from .arguments import Parser, finish, moment, name, number, on_loop, text, whole
-from .output import as_json, dollars, iso, short, table
-from .session import now_ms, opened_store, user_named
+from .arguments import Commands, Parser, command, finish, moment, name, number, on_loop, text, whole
+from .output import as_json, iso, short, table, tell
+from .session import now_ms, opened_logs, opened_store
+from .which import id_behind
 
 AGO = re.compile(r"(\d{1,9})([smhd])")
 UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 MOST_ROWS = 100_000
+NOTHING = (
+    "Nothing of that was charged. A request that was refused, or that no channel served, is in the access log only."
+)
+OUTCOMES = ("failed", "truncated", "cancelled", "interrupted")
 
 
 def parser() -> Parser:
     parser = Parser(
         "tollway logs",
-        description="Show what was served, newest first. With --json each line is one JSON document.",
+        description="Show what was served, newest first, and what of it was corrected by tollway price reprice. With "
+        "--json each line is one JSON document.",
     )
-    parser.add_argument("--user", type=name, metavar="NAME", help="only requests of this user")
-    parser.add_argument("--token", type=number, metavar="N", help="only requests with the key of this id")
+    parser.add_argument("--user", type=name, metavar="USER", help="only requests of this user: the name or id")
+    parser.add_argument("--token", type=name, metavar="TOKEN", help="only requests with this key: the name or id")
     parser.add_argument("--model", type=text, help="only requests for this model, as clients sent it")
-    parser.add_argument("--channel", type=number, metavar="N", help="only requests that this channel served")
+    parser.add_argument("--channel", type=name, metavar="CHANNEL", help="only what this channel served: the name or id")
+    parser.add_argument("--outcome", choices=OUTCOMES, help="only requests that did not end well, but so")
+    parser.add_argument("--request", type=text, metavar="ID", help="only the request of this id, and what corrects it")
     parser.add_argument("--since", type=since, metavar="TIME", help="only newer ones: ISO 8601, or 30m, 2h, 7d")
+    parser.add_argument("--until", type=since, metavar="TIME", help="only older ones")
+    parser.add_argument("--before", type=number, metavar="ID", help="the next page: rows behind the row of this id")
     parser.add_argument(
         "--limit", type=whole(1, MOST_ROWS), default=100, metavar="N", help="at most so many. Default: 100"
     )
     finish(parser, on_loop(show))
+    commands = cast("Commands", parser.add_subparsers(dest="action", metavar="ACTION"))
+    rebuild = command(commands, "rebuild-hours", rebuild_hours, "make the hourly sums again from the log rows")
+    rebuild.add_argument("--since", type=since, default=0, metavar="TIME", help="from the hour of this time on")
+    rebuild.add_argument("--until", type=since, metavar="TIME", help="up to this time")
     return parser
 
 
@@ -44,23 +60,51 @@ def since(value: str) -> int:
 
 
 async def show(arguments: Namespace) -> int:
-    async with opened_store(arguments) as store:
-        user_id = None if arguments.user is None else (await user_named(store, arguments.user)).id
+    async with opened_store(arguments) as store, opened_logs(arguments, store) as log_store:
+        user_id, token_id, channel_id = [await _id(store, kind, arguments) for kind in ("user", "token", "channel")]
         wanted = logs.LogFilter(
             user_id=user_id,
-            token_id=arguments.token,
+            token_id=token_id,
             model=arguments.model,
-            channel_id=arguments.channel,
+            channel_id=channel_id,
+            outcome=arguments.outcome,
+            request_id=arguments.request,
             since=arguments.since,
+            until=arguments.until,
         )
-        rows = await logs.find(store, wanted, limit=arguments.limit)
+        rows = await logs.find(log_store, wanted, limit=arguments.limit, before=arguments.before)
+        if arguments.request is not None:
+            rows = await corrections.of(log_store, rows) + rows
     if arguments.json:
         for row in rows:
             print(as_json(_document(row)))
     else:
         headings = ("time", "user", "token", "model", "channel", "status", "in", "out", "cost", "ms", "outcome")
-        print(table(headings, map(_line, rows), empty="Nothing was served."))
+        print(table(headings, map(_line, rows), empty=NOTHING))
     return 0
+
+
+async def _id(store: Store, kind: Kind, arguments: Namespace) -> int | None:
+    typed: str | None = getattr(arguments, kind)
+    return None if typed is None else await id_behind(store, kind, f"--{kind}", typed, or_gone=True)
+
+
+async def rebuild_hours(arguments: Namespace) -> int:
+    """Hours whose rows may be gone stay as they are: they cannot be made again."""
+    hours = wrong_hours = wrong_sums = 0
+    async with opened_store(arguments) as store, opened_logs(arguments, store) as log_store:
+        first = await hourly.first_whole_hour(log_store)
+        hour = first and await hourly.next_hour(log_store, max(first, hourly.hour_of(arguments.since)))
+        while hour is not None and (arguments.until is None or hour < arguments.until):
+            wrong = await hourly.rebuild(log_store, hour)
+            hours, wrong_hours, wrong_sums = hours + 1, wrong_hours + bool(wrong), wrong_sums + wrong
+            hour = await hourly.next_hour(log_store, hour + hourly.HOUR_MS)
+    document = {"first_hour": iso(first), "hours": hours, "wrong_hours": wrong_hours, "wrong_sums": wrong_sums}
+    if first is None:
+        return tell(arguments, document, "There are no log rows: nothing was made again.")
+    lines = f"{hours} hours were compared with their rows: {wrong_sums} sums in {wrong_hours} hours were wrong"
+    lines += ", and are right now." if wrong_sums else "."
+    return tell(arguments, document, f"{lines} Hours before {iso(first)} stay: some of their rows may be gone.")
 
 
 def _document(row: LogRow) -> dict[str, Any]:
@@ -92,5 +136,11 @@ def _line(row: LogRow) -> tuple[object, ...]:
         row.output_tokens,
         dollars(row.quota),
         row.duration_ms,
-        f"{row.outcome}, estimated" if row.estimated else row.outcome,
+        _outcome(row),
     )
+
+
+def _outcome(row: LogRow) -> str:
+    if row.type == LogType.CORRECTION:
+        return f"corrects {row.other.get('request_id') or row.request_id}"
+    return f"{row.outcome}, estimated" if row.estimated else row.outcome

@@ -5,12 +5,13 @@ import shutil
 import textwrap
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Any, cast
 
 from ...config.groups import GroupError, GroupRatios
 from ...config.options import NEW_API_NAMES, OptionError, Options, parse_option
 from ..store import Store, options
-from .arguments import Parser, command, group, text
+from .arguments import Parser, command, did_you_mean, group, text
 from .failures import Failure, Usage
 from .output import clean, tell
 from .session import now_ms, opened_store
@@ -35,11 +36,16 @@ DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.f
 
 def parser() -> Parser:
     parser, commands = group("tollway option", "Options: settings that take effect while the gateway serves.")
-    command(commands, "list", list_options, "list every option with its value, its default and its meaning")
+    listing = command(commands, "list", list_options, "list options with their values, defaults and meanings")
+    listing.add_argument("name", nargs="?", metavar="NAME", help="only this one, or with * only those that fit: clamp*")
     setting = command(commands, "set", set_option, "set an option")
     setting.add_argument("name", metavar="NAME", help="the option's name, or New API's name for it")
     setting.add_argument(
-        "value", type=text, metavar="VALUE", help="a number, true or false, or text; lists have one entry a line"
+        "value",
+        type=text,
+        nargs="?",
+        metavar="VALUE",
+        help="a number, true or false, or text; lists have one entry a line. NAME=VALUE will do too",
     )
     unsetting = command(commands, "unset", unset_option, "give an option its default again")
     unsetting.add_argument("name", metavar="NAME", help="the option's name, or New API's name for it")
@@ -49,32 +55,40 @@ def parser() -> Parser:
 async def list_options(arguments: Namespace) -> int:
     async with opened_store(arguments) as store:
         stored = await options.list_all(store)
-    found = list(_documents(stored))
+    wanted = NEW_API_NAMES.get(arguments.name, arguments.name) or "*"
+    found = [each for each in _documents(stored) if fnmatchcase(each["name"], wanted)]
+    if not found:
+        raise unknown(wanted)
     width = min(shutil.get_terminal_size().columns, WIDEST)
     return tell(arguments, found, "\n".join(line for each in found for line in _lines(each, width)))
 
 
 def _lines(option: Mapping[str, Any], width: int) -> Iterator[str]:
-    """`name = value`, and the meaning below it."""
-    value, default = _text(option["value"]), _text(option["default"])
-    yield from textwrap.wrap(clean(f"{option['name']} = {value}"), width, subsequent_indent=DEEPER)
-    meaning = option["meaning"] if value == default else f"{option['meaning']} Default: {default}"
-    yield from textwrap.wrap(clean(meaning), width, initial_indent=DEEPER, subsequent_indent=DEEPER)
+    """`name = value`, whether that is the default, and the meaning below it."""
+    source = f"set; default: {_text(option['default'])}" if option["set"] else "default"
+    line = f"{option['name']} = {_text(option['value'])} ({source})"
+    yield from textwrap.wrap(clean(line), width, subsequent_indent=DEEPER)
+    yield from textwrap.wrap(clean(option["meaning"]), width, initial_indent=DEEPER, subsequent_indent=DEEPER)
 
 
 async def set_option(arguments: Namespace) -> int:
-    name = _known(arguments.name)
+    name, value = arguments.name, arguments.value
+    if value is None:
+        name, equals, value = name.partition("=")
+        if not equals:
+            raise Usage(f"argument VALUE: is missing; say tollway option set {name} VALUE")
+    name = _known(name)
     try:
         if name in GROUP_MEANINGS:
-            GroupRatios.from_options({name: arguments.value})
+            GroupRatios.from_options({name: value})
         else:
-            parse_option(name, arguments.value)
+            parse_option(name, value)
     except (OptionError, GroupError) as error:
         raise Usage(f"argument VALUE: {error}") from None
     async with opened_store(arguments, create=True) as store:
-        await options.set_many(store, {name: arguments.value}, now_ms=now_ms())
+        await options.set_many(store, {name: value}, now_ms=now_ms())
         await _unset_aliases(store, name)
-    return tell(arguments, {"name": name, "value": arguments.value}, f"{name} is set.")
+    return tell(arguments, {"name": name, "value": value}, f"{name} is set.")
 
 
 async def unset_option(arguments: Namespace) -> int:
@@ -96,8 +110,13 @@ def _known(name: str) -> str:
     """Our spelling of an option. Raises `Usage`."""
     own = NEW_API_NAMES.get(name, name)
     if own not in DEFAULTS and own not in GROUP_MEANINGS:
-        raise Usage(f"argument NAME: {name!r} is no option; see tollway option list")
+        raise unknown(name)
     return own
+
+
+def unknown(name: str) -> Usage:
+    near = did_you_mean(name, (*DEFAULTS, *GROUP_MEANINGS))
+    return Usage(f"argument NAME: {name!r} is no option; see tollway option list{near}")
 
 
 def _documents(stored: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -122,8 +141,10 @@ def _parsed(name: str, stored: str) -> Any:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return f"{len(value)} entries"  # pyright: ignore[reportUnknownArgumentType]
+        return f"{len(cast(tuple[Any, ...], value))} entries"
     return str(value)

@@ -1,20 +1,25 @@
 """What commands print: one JSON document, or text for people."""
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
-
-from ...config.amounts import QUOTA_PER_USD
-
-MICRODOLLARS_PER_QUOTA = 1_000_000 // QUOTA_PER_USD
 
 
 def tell(arguments: Namespace, document: Any, text: str) -> int:
     """Print the document where `--json` asks for it, else the text; exit status 0."""
     print(as_json(document) if arguments.json else text, flush=True)
     return 0
+
+
+def tell_with_warnings(arguments: Namespace, document: dict[str, Any], warnings: Sequence[str], text: str) -> int:
+    """The same, and what the operator may not have meant: in the document, else on standard error."""
+    if not arguments.json:
+        for warning in warnings:
+            print(f"tollway: warning: {clean(warning)}", file=sys.stderr)
+    return tell(arguments, document | {"warnings": list(warnings)}, text)
 
 
 def as_json(document: Any) -> str:
@@ -42,15 +47,6 @@ def clean(value: object) -> str:
     """Text that cannot move the cursor: a client chooses the name of a model, and the operator's terminal shows it."""
     text = "-" if value is None or value == "" else str(value)
     return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def dollars(quota: int) -> str:
-    """Quota as dollars, exactly: 1 quota is $0.000002."""
-    micro = abs(quota) * MICRODOLLARS_PER_QUOTA
-    text = f"{micro // 1_000_000}.{micro % 1_000_000:06d}"
-    while text.endswith("0") and len(text.partition(".")[2]) > 2:
-        text = text[:-1]
-    return f"{'-' if quota < 0 else ''}${text}"
 
 
 def iso(milliseconds: int | None) -> str | None:

@@ -1,37 +1,27 @@
 """`tollway price`: an operator's own prices, which go before the shipped ones."""
 
-import json
+import time
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from ...adapters.suffix import parse_model
-from ...config.price_book import TEXT_FIELDS, UNIT_FIELDS, PriceBook
+from ...config.price import TIER_FIELDS, TOOLS, read_cache_ratio
+from ...config.price_book import PriceBook
+from ...config.price_text import to_toml
 from ...config.pricing import Price, PriceError
-from ..store import Store, prices
-from ..store.records import PriceRow
+from ..store import prices
 from .arguments import Parser, command, group
 from .failures import Failure, Usage
-from .output import clean, iso, table, tell
+from .output import clean, iso, table, tell, tell_with_warnings
+from .own_prices import effective_prices, own_of
+from .price_files import LONGEST_MODEL, export_prices, import_prices
+from .price_view import MEANINGS, figures, lines, others
+from .reprice import add_reprice
 from .session import now_ms, opened_store
-
-LONGEST_MODEL = 255
-MEANINGS = {
-    "input": "per million tokens in",
-    "output": "per million tokens out",
-    "cached_input": "per million tokens read from a prompt cache",
-    "cache_write_5m": "per million tokens written to a cache for five minutes",
-    "cache_write_1h": "per million tokens written to a cache for an hour",
-    "input_audio": "per million audio tokens in",
-    "output_audio": "per million audio tokens out",
-    "input_image": "per million image tokens in",
-    "output_image": "per million image tokens out",
-    "per_minute": "per minute of audio",
-    "per_call": "per request, whatever it holds",
-}
-"""The fields of a price, in the order in which they are shown. All are US dollars."""
 
 
 def parser() -> Parser:
@@ -40,7 +30,9 @@ def parser() -> Parser:
     showing.add_argument("model", metavar="MODEL", help="the model's name, as clients send it")
     listing = command(commands, "list", list_prices, "list your own prices, or all")
     listing.add_argument("--all", action="store_true", help="also the shipped ones that yours do not replace")
-    setting = command(commands, "set", set_price, "set the price of a model")
+    setting = command(
+        commands, "set", set_price, "set your own price of a model; where there is one, change what the flags name"
+    )
     setting.add_argument("model", metavar="MODEL", help="the model's name; with a * at its end, all that begin so")
     for field, meaning in MEANINGS.items():
         setting.add_argument(f"--{field.replace('_', '-')}", type=usd, metavar="USD", help=meaning)
@@ -51,11 +43,31 @@ def parser() -> Parser:
         metavar="[KIND=]USD",
         help="per image made; KIND is a size, a quality or both (1024x1024/hd); may be repeated",
     )
+    setting.add_argument("--source", type=source, metavar="TEXT", help="where the price comes from")
     setting.add_argument(
-        "--source", type=source, default="set by an operator", metavar="TEXT", help="where the price comes from"
+        "--prompt-cache-ratio",
+        type=cache_ratio,
+        metavar="R",
+        help="what a cached input token costs, as a share of an input token (0 to 1); in place of --cached-input",
     )
-    unsetting = command(commands, "unset", unset_price, "give a model its shipped price again")
+    setting.add_argument(
+        "--tool",
+        type=tool,
+        action="append",
+        metavar="NAME=USD",
+        help=f"per 1000 calls of a vendor's tool ({', '.join(TOOLS)}); may be repeated",
+    )
+    unsetting = command(commands, "unset", unset_price, "take your own price away; a shipped one counts again")
     unsetting.add_argument("model", metavar="MODEL", help="the model's name, as it was set")
+    importing = command(commands, "import", import_prices, "set the prices in a file: all of them, or none")
+    importing.add_argument("file", metavar="FILE", help="a price file or New API's ratios; - for standard input")
+    importing.add_argument(
+        "--format", choices=("ratios", "toml"), help="what it is. Default: told by its first character"
+    )
+    exporting = command(commands, "export", export, "print all prices, shipped and your own")
+    exporting.add_argument("--format", choices=("ratios", "toml"), default="toml", help="Default: toml")
+    exporting.add_argument("--own", action="store_true", help="only your own")
+    add_reprice(commands)
     return parser
 
 
@@ -73,48 +85,59 @@ def per_image(text: str) -> tuple[str, Decimal]:
     return kind or "default", usd(price)
 
 
+def cache_ratio(text: str) -> Decimal:
+    try:
+        ratio = read_cache_ratio(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+    if ratio is None:
+        raise ArgumentTypeError("must be a number from 0 to 1")
+    return ratio
+
+
+def tool(text: str) -> tuple[str, Decimal]:
+    name, _, price = text.partition("=")
+    if name not in TOOLS:
+        raise ArgumentTypeError(f"must be NAME=USD with a name out of {', '.join(TOOLS)}, not {text!r}")
+    return name, usd(price)
+
+
 def source(text: str) -> str:
     if not text or not text.isprintable():
         raise ArgumentTypeError("must be printable text")
     return text
 
 
-async def effective_prices(store: Store) -> PriceBook:
-    """The prices that the relay uses: your own over the shipped ones. Raises `Failure`."""
-    rows = await prices.list_all(store)
-    return PriceBook.builtin().merged({model: price for row in rows for model, price in _own(row).items()})
-
-
 async def show_price(arguments: Namespace) -> int:
     model: str = arguments.model
     async with opened_store(arguments) as store:
-        price = (await effective_prices(store)).price_for(model, parse_model(model).base)
-        own = {name for row in await prices.list_all(store) for name in _own(row)}
-    if price is None:
+        listed = (await effective_prices(store)).price_for(model, parse_model(model).base)
+        own = {name for row in await prices.list_all(store) for name in own_of(row)}
+    if listed is None:
         raise Failure(f"the model {model!r} has no price, so it is not served; see tollway price set")
+    price = listed.at(time.time())
     document: dict[str, Any] = {
         "model": model,
         "priced_as": price.model,
-        **_figures(price),
+        **figures(listed if price is listed else replace(price, periods=listed.periods)),
         "source": price.source,
         "checked": price.checked,
         "own": price.model in own,
     }
-    lines = [f"{model}, in US dollars" + ("" if price.model == model else f", at the price of {price.model}") + ":"]
-    lines += [f"  {document[field]:>10}  {meaning}" for field, meaning in MEANINGS.items() if field in document]
-    lines += [f"  {usd:>10}  per image made, {kind}" for kind, usd in document.get("per_image", {}).items()]
-    lines.append(f"{'Your own' if document['own'] else 'Shipped'}: {price.source}, checked {price.checked}.")
-    return tell(arguments, document, "\n".join(map(clean, lines)))
+    head = f"{model}, in US dollars" + ("" if price.model == model else f", at the price of {price.model}") + ":"
+    shown = [head, *lines(document)]
+    shown.append(f"{'Your own' if document['own'] else 'Shipped'}: {price.source}, checked {price.checked}.")
+    return tell(arguments, document, "\n".join(map(clean, shown)))
 
 
 async def list_prices(arguments: Namespace) -> int:
     async with opened_store(arguments) as store:
         rows = await prices.list_all(store)
     found: dict[str, Price] = dict(PriceBook.builtin().prices) if arguments.all else {}
-    own = {model: price for row in rows for model, price in _own(row).items()}
+    own = {model: price for row in rows for model, price in own_of(row).items()}
     set_at = {row.model: row.updated_at for row in rows}
     documents = [
-        {"model": model, **_figures(price), "source": price.source, "set_at": iso(set_at.get(model))}
+        {"model": model, **figures(price), "source": price.source, "set_at": iso(set_at.get(model))}
         for model, price in sorted({**found, **own}.items())
     ]
     headings = ("model", "input", "output", "other prices", "source")
@@ -122,65 +145,80 @@ async def list_prices(arguments: Namespace) -> int:
     return tell(arguments, documents, text)
 
 
-def _own(row: PriceRow) -> Mapping[str, Price]:
-    try:
-        return PriceBook.load(row.price).prices
-    except PriceError as error:
-        raise Failure(f"the stored price of {row.model!r} cannot be used: {error}; see tollway price unset") from None
-
-
 async def set_price(arguments: Namespace) -> int:
     model: str = arguments.model
     if not 1 <= len(model) <= LONGEST_MODEL or not model.isprintable():
         raise Usage(f"argument MODEL: must be a name of 1 to {LONGEST_MODEL} printable characters")
-    text = _toml(model, arguments)
-    try:
-        price = PriceBook.load(text).prices[model]
-    except PriceError as error:
-        field = error.field.partition(".")[0]
-        flag = f"--{field.replace('_', '-')}" if field in UNIT_FIELDS | {"per_image"} else "MODEL"
-        raise Usage(f"argument {flag}: {error}") from None
     async with opened_store(arguments, create=True) as store:
+        own = {name: price for row in await prices.list_all(store) for name, price in own_of(row).items()}
+        try:
+            price = _price(own.get(model, Price(model)), arguments)
+            text = to_toml({model: price})
+            PriceBook.load(text)
+        except PriceError as error:
+            field = error.field.partition(".")[0]
+            flag = (
+                f"--{field.replace('_', '-')}" if field in {*MEANINGS, "per_image", "prompt_cache_ratio"} else "MODEL"
+            )
+            raise Usage(f"argument {flag}: {error}") from None
         await prices.put(store, model, text, now_ms=now_ms())
-    return tell(arguments, {"model": model, **_figures(price)}, f"The price of {model} is set.")
+    dearer = price.cached_input is not None and price.cached_input > price.input
+    warnings = ["input read from a cache costs more than other input"] if dearer else []
+    document = {"model": model, **figures(price)}
+    return tell_with_warnings(arguments, document, warnings, f"The price of {clean(model)} is set.")
+
+
+async def export(arguments: Namespace) -> int:
+    async with opened_store(arguments) as store:
+        own = {model: price for row in await prices.list_all(store) for model, price in own_of(row).items()}
+    return await export_prices(arguments, own if arguments.own else PriceBook.builtin().merged(own).prices)
 
 
 async def unset_price(arguments: Namespace) -> int:
+    model: str = arguments.model
     async with opened_store(arguments) as store:
-        if not await prices.delete(store, arguments.model, now_ms=now_ms()):
-            raise Failure(f"the model {arguments.model!r} has no price of your own")
-    return tell(arguments, {"model": arguments.model, "status": "unset"}, f"{arguments.model} has its shipped price.")
+        if not await prices.delete(store, model, now_ms=now_ms()):
+            raise Failure(f"the model {model!r} has no price of your own")
+        book = await effective_prices(store)
+    now_priced = book.prices.get(model) if model.endswith("*") else book.price_for(model, parse_model(model).base)
+    priced_as = None if now_priced is None else now_priced.model
+    if priced_as == model:
+        said = "has its shipped price."
+    elif priced_as is not None:
+        said = f"has the price of {priced_as}."
+    elif model.endswith("*"):
+        said = "is no longer a price: names that begin so and have none of their own are not served."
+    else:
+        said = "no longer has a price and is not served."
+    document = {"model": model, "status": "unset", "priced_as": priced_as}
+    return tell(arguments, document, f"{clean(model)} {said}")
 
 
-def _toml(model: str, arguments: Namespace) -> str:
-    """The price as a row of a price book. A JSON string without escapes beyond ASCII is a TOML string as well."""
-    figures = {field: getattr(arguments, field) for field in MEANINGS if getattr(arguments, field) is not None}
-    if len(figures.keys() & TEXT_FIELDS) == 1:
-        # Whoever prices only what goes in, as for embeddings, means that what comes out is free.
-        figures = {field: Decimal(0) for field in TEXT_FIELDS} | figures
-    lines = [f"[models.{_quoted(model)}]", *(f"{field} = {value:f}" for field, value in figures.items())]
-    if arguments.per_image:
-        kinds = ", ".join(f"{_quoted(kind)} = {price:f}" for kind, price in dict(arguments.per_image).items())
-        lines.append(f"per_image = {{ {kinds} }}")
-    lines += [f"source = {_quoted(arguments.source)}", f"checked = {datetime.now(UTC).date().isoformat()}"]
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _figures(price: Price) -> dict[str, Any]:
-    """The prices that were given, as decimal text: a JSON number would lose digits in many a reader."""
-    given = {field: value for field in MEANINGS if (value := getattr(price, field)) is not None and value}
-    figures: dict[str, Any] = {"input": "0", "output": "0"} | {field: f"{value:f}" for field, value in given.items()}
-    if price.per_image:
-        figures["per_image"] = {kind: f"{value:f}" for kind, value in price.per_image.items()}
-    return figures
+def _price(before: Price, arguments: Namespace) -> Price:
+    """The price with what the flags name. Raises `PriceError`."""
+    given = {name: usd for name in MEANINGS if (usd := getattr(arguments, name)) is not None}
+    if arguments.prompt_cache_ratio is not None:
+        given |= {"cached_input": None} | given | {"prompt_cache_ratio": arguments.prompt_cache_ratio}
+    elif "cached_input" in given:
+        given["prompt_cache_ratio"] = None
+    if not (given or arguments.per_image or arguments.tool):
+        raise PriceError(before.model, "input", "has no price; write 0 for what is free")
+    if before.tiers or before.periods:
+        raise PriceError(before.model, "model", "has tiers or dates: change it in a file, and import that")
+    if given.keys() & TIER_FIELDS and not (before.input or before.output):
+        # Half a price would give the other half away.
+        for name in ("input", "output"):
+            if name not in given:
+                raise PriceError(before.model, name, "is missing; write 0 for what is free")
+    return replace(
+        before,
+        **given,
+        per_image={**before.per_image, **dict(arguments.per_image or ())},
+        tools={**before.tools, **dict(arguments.tool or ())},
+        source=arguments.source or before.source or "set by an operator",
+        checked=datetime.now(UTC).date(),
+    )
 
 
 def _line(document: Mapping[str, Any]) -> tuple[object, ...]:
-    plain = {"model", "input", "output", "source", "set_at", "per_image"}
-    others = [f"{field} {value}" for field, value in document.items() if field not in plain]
-    others += [f"image {kind} {value}" for kind, value in document.get("per_image", {}).items()]
-    return document["model"], document["input"], document["output"], ", ".join(others), document["source"]
+    return document["model"], document["input"], document["output"], others(document), document["source"]

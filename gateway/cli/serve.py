@@ -1,6 +1,7 @@
 """`tollway serve`: the relay in the foreground."""
 
 import asyncio
+import errno
 import signal
 import socket
 import sys
@@ -9,17 +10,16 @@ from dataclasses import replace
 from types import FrameType
 from typing import NoReturn
 
-from ...config.settings import VARIABLES, Settings
+from ...config.settings import MOST_WORKERS, VARIABLES, Settings
 from .arguments import Parser, finish, whole
 from .failures import Failure
 
-MOST_WORKERS = 256
-
 DESCRIPTION = """\
-Serve the relay until SIGTERM. Open requests are then finished, and every charge is written down: those that the
-database does not take into DATA_DIR/unwritten-charges-<time>.jsonl, and the exit status is then 1.
+Serve the relay until SIGTERM. Open requests are then finished, and every charge is written to the database. Those that
+it does not take stay in DATA_DIR/journal for the next start, and the exit status is then 1.
 
-Several workers share the data directory and the port. Each has its own connections, rate limits and view of health.
+Several workers share the data directory and the port, and no balance is overdrawn by them. Each has its own connections
+and view of health; rate limits count over all of them where there is a Redis.
 """
 
 
@@ -29,7 +29,7 @@ def parser() -> Parser:
     )
     add_address(parser)
     parser.add_argument(
-        "--workers", type=whole(1, MOST_WORKERS), default=1, metavar="N", help="processes that serve. Default: 1"
+        "--workers", type=whole(1, MOST_WORKERS), metavar="N", help="processes that serve, instead of WORKERS"
     )
     finish(parser, serve)
     return parser
@@ -51,7 +51,7 @@ def serve(arguments: Namespace) -> int:
     settings = at_address(settings_of(arguments), arguments)
     # Tried here first, where a failure is one sentence: workers that cannot start would be started for ever.
     asyncio.run(_try_to_open(settings))
-    return start(settings, workers=arguments.workers)
+    return start(settings, workers=arguments.workers or settings.workers)
 
 
 def at_address(settings: Settings, arguments: Namespace) -> Settings:
@@ -76,10 +76,10 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 async def _try_to_open(settings: Settings) -> None:
-    from ..data_dir import open_data_dir
+    from ..data_dir import open_stores
 
-    opened = await open_data_dir(settings)
-    await opened.store.close()
+    async with open_stores(settings):
+        pass
 
 
 def _free_port(host: str, port: int) -> int:
@@ -94,4 +94,5 @@ def _free_port(host: str, port: int) -> int:
             return probe.getsockname()[1]
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no address"
-        raise Failure(f"HOST {host} and PORT {port} cannot be listened on: {reason}") from None
+        other = "; try PORT=3001" if isinstance(error, OSError) and error.errno == errno.EADDRINUSE else ""
+        raise Failure(f"HOST {host} and PORT {port} cannot be listened on: {reason}{other}") from None

@@ -4,22 +4,26 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from ...config.settings import Settings
-from ..data_dir import DataDir, open_data_dir, open_store
-from ..store import Store, users
-from ..store.address import check_served, parse
+from ...config.settings import VARIABLES, Settings
+from ..data_dir import DataDir, has_logs_elsewhere, open_data_dir, open_log_store, open_store
+from ..store import Store, StoreError, Unsupported, changes, users
+from ..store.address import parse
 from ..store.records import UserRow
-from .failures import Failure
+from .failures import Failure, Usage
 
 
 def settings_of(arguments: Namespace) -> Settings:
     """The environment's settings, with those of the command line over them. Raises `SettingError`, `Unsupported`."""
     settings = Settings.from_environ()
-    check_served(parse(settings.database))
+    try:
+        parse(settings.database)
+    except Unsupported as error:
+        set_here = [each.name for each in VARIABLES if each.field == "database_url" and os.environ.get(each.name)]
+        raise Unsupported(f"{set_here[-1]}: {error}" if set_here else str(error)) from None
     return settings if arguments.data_dir is None else replace(settings, data_dir=Path(arguments.data_dir))
 
 
@@ -31,7 +35,8 @@ async def opened_store(arguments: Namespace, *, create: bool = False) -> AsyncGe
         _must_exist(settings)
     store = await open_store(settings)
     try:
-        yield store
+        async with _telling(settings, store):
+            yield store
     finally:
         await store.close()
 
@@ -44,9 +49,45 @@ async def opened_data_dir(arguments: Namespace, *, create: bool = False) -> Asyn
         _must_exist(settings)
     opened = await open_data_dir(settings)
     try:
-        yield opened
+        async with _telling(settings, opened.store):
+            yield opened
     finally:
         await opened.store.close()
+
+
+@asynccontextmanager
+async def opened_logs(arguments: Namespace, store: Store) -> AsyncGenerator[Store]:
+    """The database of the logs and their hourly sums, which may be `store` itself. Raises `Failure`, `Usage`."""
+    settings = settings_of(arguments)
+    url = settings.log_database_url
+    if not url and await has_logs_elsewhere(store):
+        raise Usage("the logs are in a database of their own: set LOG_SQL_DSN as the server has it")
+    if url and not exists(url):
+        raise Failure(f"there is no database at {parse(url).path}, where LOG_SQL_DSN names one")
+    log_store = await open_log_store(settings)
+    try:
+        yield log_store or store
+    finally:
+        if log_store is not None:
+            await log_store.close()
+
+
+@asynccontextmanager
+async def _telling(settings: Settings, store: Store) -> AsyncGenerator[None]:
+    """Tell the servers at once of what a command has changed, where there is a Redis; else they find it by polling."""
+    if not settings.redis_url:
+        yield
+        return
+    from ..redis import Publisher
+
+    publisher = Publisher(settings.redis_url)
+    seen = await changes.latest(store)
+    try:
+        yield
+    finally:  # a command that failed may have written before
+        with suppress(StoreError):
+            if await changes.latest(store) != seen:
+                await publisher.publish()
 
 
 def exists(url: str) -> bool:

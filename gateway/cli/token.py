@@ -4,12 +4,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any, cast
 
+from ...config.amounts import dollars
 from ...config.groups import GroupRatios
-from ..store import Store, channels, options, tokens, users
+from ..store import Store, options, tokens, users
 from ..store.records import TokenRow, TokenStatus
 from .arguments import Parser, command, group, limit, moment, name, names, networks, or_empty, quota
 from .failures import Failure, Usage
-from .output import dollars, iso, short, table, tell
+from .output import iso, short, table, tell, tell_with_warnings
 from .session import now_ms, opened_data_dir, opened_store, user_named
 from .which import add_which, id_of, unknown
 
@@ -76,11 +77,10 @@ async def create(arguments: Namespace) -> int:
     _check_expiry(arguments.expires, now)
     async with opened_data_dir(arguments) as opened:
         store, vault = opened.store, opened.vault
-        # A key made under another secret than the server's would never work; a channel that does not open tells.
-        await channels.list_all(store, vault)
         user = await user_named(store, arguments.user)
         if arguments.group and arguments.group != user.group:
             await _check_group(store, arguments.group, user.group)
+        namesakes = [str(other.id) for other in await tokens.of_user(store, user.id) if other.name == arguments.name]
         token_id, key = await tokens.create(
             store,
             vault,
@@ -97,8 +97,9 @@ async def create(arguments: Namespace) -> int:
             parallel_requests=arguments.parallel_requests or 0,
             now_ms=now,
         )
+    warnings = [f"{user.username} has another key of this name: {', '.join(namesakes)}"] if namesakes else []
     text = f"Token {token_id} of {user.username}. The key is shown this once:\n{key.reveal()}"
-    return tell(arguments, {"id": token_id, "key": key.reveal()}, text)
+    return tell_with_warnings(arguments, {"id": token_id, "key": key.reveal()}, warnings, text)
 
 
 async def _check_group(store: Store, wanted: str, user_group: str) -> None:

@@ -3,14 +3,17 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from ...config.amounts import dollars
+from ...config.budget import runs_out
 from ..secrets_at_rest import hash_password
 from ..store import Conflict, users
 from ..store.records import Role, UserRow, UserStatus
+from ..store.spending import spent_lately
 from .arguments import MOST_QUOTA, Parser, command, group, name, quota, secret_from_stdin, username, whole
 from .failures import Failure, Usage
-from .output import dollars, short, table, tell
 from .output import iso as iso_time
-from .session import now_ms, opened_store
+from .output import short, table, tell
+from .session import now_ms, opened_logs, opened_store
 from .which import add_which, unknown, user_of
 
 SHORTEST_PASSWORD = 8
@@ -87,11 +90,15 @@ async def create(arguments: Namespace) -> int:
 
 
 async def list_users(arguments: Namespace) -> int:
+    now, lately = now_ms(), dict[int, int]()
     async with opened_store(arguments) as store:
         rows = await users.list_all(store)
+        if arguments.json:
+            async with opened_logs(arguments, store) as hours:
+                lately = await spent_lately(hours, "user_id", now)
     headings = ("id", "username", "role", "status", "group", "balance", "used", "requests", "created")
     text = table(headings, map(_line, rows), empty="There are no users.")
-    return tell(arguments, list(map(_document, rows)), text)
+    return tell(arguments, [_document(row, lately.get(row.id, 0), now) for row in rows], text)
 
 
 async def add_quota(arguments: Namespace) -> int:
@@ -150,7 +157,8 @@ async def _switch(arguments: Namespace, status: UserStatus) -> int:
     return tell(arguments, {"id": user.id, "status": word}, f"{user.username} is {word}.")
 
 
-def _document(user: UserRow) -> dict[str, Any]:
+def _document(user: UserRow, lately: int, now: int) -> dict[str, Any]:
+    day = runs_out(user.quota, lately, now)
     return {
         "id": user.id,
         "username": user.username,
@@ -163,6 +171,7 @@ def _document(user: UserRow) -> dict[str, Any]:
         "used_quota": user.used_quota,
         "request_count": user.request_count,
         "created_at": iso_time(user.created_at),
+        "runs_out_on": day and day.isoformat(),
     }
 
 

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from ..store import Store, users
-from ..store.names import Kind, meant_by
+from ..store.names import LONGEST_ID, Kind, meant_by
 from ..store.records import UserRow
 from .arguments import name, number
 from .failures import Failure
@@ -39,8 +39,27 @@ async def id_of(store: Store, kind: Kind, arguments: Namespace) -> int:
         case ():
             raise unknown(kind, typed)
         case found:
+            # A name may look like another's id, so the flag, which takes only one of the two, is what always tells.
+            such_as = typed if kind == "user" else found[-1]
             ids = ", ".join(map(str, found))
-            raise Failure(f"{typed!r} may be any of the {kind}s {ids}: say which with {FLAGS[kind]}")
+            raise Failure(f"{typed!r} may be any of the {kind}s {ids}: in its place say {FLAGS[kind]} {such_as}")
+
+
+async def id_behind(store: Store, kind: Kind, flag: str, typed: str, *, or_gone: bool = False) -> int:
+    """
+    The id that is meant by a flag's name or id. Raises `Failure` for no row, and for several.
+
+    `or_gone`: the id of a row that is no longer there will do too, for log rows outlive what they name.
+    """
+    match await meant_by(store, kind, typed):
+        case (row_id,):
+            return row_id
+        case () if or_gone and typed.isascii() and typed.isdecimal() and len(typed) < LONGEST_ID:
+            return int(typed)
+        case ():
+            raise Failure(f"argument {flag}: {unknown(kind, typed)}")
+        case found:
+            raise Failure(f"argument {flag}: {typed!r} may be any of {', '.join(map(str, found))}: give the id")
 
 
 async def user_of(store: Store, arguments: Namespace) -> UserRow:

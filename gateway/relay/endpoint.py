@@ -8,13 +8,15 @@ and providers is decided by the adapters; this file only moves bytes.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
 from ...adapters.answers import header, passed_headers, refusal
+from ...adapters.delivered import Delivered, answer_texts
 from ...adapters.envelope import error_event
 from ...adapters.errors import GatewayError, UpstreamError, UpstreamGarbage, UpstreamTruncated
 from ...adapters.estimate import estimate_text
@@ -91,6 +93,7 @@ class _Relay:
 
     incoming: Incoming | None = None
     watch: StreamWatch | None = None
+    passed: Delivered | None = None
     gone = False
     stopped = False
     """We have cancelled our own task because the client left."""
@@ -214,6 +217,7 @@ class _Relay:
                 self.exchange.upstream_model,
                 images=images,
                 seconds=seconds,
+                read_texts=partial(answer_texts, answer) if delivered else None,
                 waited=self.waited,
             ),
         )
@@ -258,11 +262,20 @@ class _Relay:
         """Events: passed on as they come, from the first one that is no error."""
         watch = StreamWatch(self.operation.ends, strip_usage=self.exchange.strip_usage, choices=self.choices)
         passed = await self._first_events(incoming, watch)
-        self.watch = watch
+        self.watch, self.passed = watch, Delivered()
         await self._start(incoming, STREAM_HEADERS)
+        rest = self._pass_events(incoming, watch, passed, self.passed.add)
+        # What waits in this task wakes every layer with each event; in one of its own it leaves them asleep.
+        await (rest if incoming.complete else asyncio.create_task(rest))
+
+    async def _pass_events(
+        self, incoming: Incoming, watch: StreamWatch, passed: bytes, keep: Callable[[bytes], None]
+    ) -> None:
+        """Pass on the first events, then all others, and tell the end."""
         failure: GatewayError | None = None
         # Written out, for it runs once an event: `read` and `_pass` would each add a coroutine.
         send, hang_up, clock = self.send, self.hang_up, time.monotonic
+        keep(passed)
         try:
             while not watch.ended:
                 before = clock()
@@ -275,8 +288,10 @@ class _Relay:
                 self.waited += clock() - before
                 if not data:
                     passed = watch.finish()
+                    keep(passed)
                     break
                 passed = watch.feed(data)
+                keep(passed)
             if not watch.ended and not watch.failed:
                 failure = UpstreamTruncated("The upstream's stream broke off before its end.")
         except UpstreamError as error:
@@ -347,6 +362,7 @@ class _Relay:
                 delivered,
                 self.exchange.upstream_model,
                 audio_bytes=self.audio_bytes,
+                read_texts=self.passed.texts if delivered and self.passed is not None else None,
                 waited=self.waited,
             )
         self.state.outcome = outcome

@@ -8,8 +8,12 @@ from starlette.types import Receive, Scope, Send
 from ...adapters.errors import NotFound
 from ...adapters.operations import MODEL_PREFIX
 from ...adapters.registry import PROVIDERS
+from ...adapters.suffix import parse_model
+from ...config.live import Live
+from ...config.options import Options
 from ...middleware.memory import MemoryChannelPool
 from ...middleware.paths import route_path
+from ...middleware.ports import Prices
 from ...middleware.state import Principal, missing, state_of
 
 CREATED = 1626777600
@@ -17,10 +21,15 @@ CREATED = 1626777600
 
 
 class ModelsEndpoint:
-    """`GET /v1/models` and `GET /v1/models/{model}`: only models that a channel serves to the caller's group."""
+    """
+    `GET /v1/models` and `GET /v1/models/{model}`: only models that would be served. A channel serves them to the
+    caller's group, and they have a price, unless `accept_unknown_models` is on.
+    """
 
-    def __init__(self, *, pool: MemoryChannelPool) -> None:
+    def __init__(self, *, pool: MemoryChannelPool, prices: Prices, options: Live[Options]) -> None:
         self.pool = pool
+        self.prices = prices
+        self.options = options
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         principal = state_of(scope).principal or missing("principal", "TokenAuthMiddleware")
@@ -44,7 +53,11 @@ class ModelsEndpoint:
 
     def _models(self, principal: Principal) -> list[str]:
         models = self.pool.index.models_of(principal.group)
-        return models if principal.models is None else [name for name in models if name in principal.models]
+        if principal.models is not None:
+            models = [name for name in models if name in principal.models]
+        if self.options.current.accept_unknown_models:
+            return models
+        return [name for name in models if self.prices.price_for(name, parse_model(name).base) is not None]
 
     def _describe(self, principal: Principal, name: str) -> dict[str, object]:
         channels = self.pool.index.serving(principal.group, name)

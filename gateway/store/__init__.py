@@ -1,6 +1,7 @@
 """The store: tables, migrations and one repository a resource. The only part that speaks to the database."""
 
 from .errors import (
+    BadValue,
     BrokenReference,
     Conflict,
     ForeignDatabase,
@@ -12,6 +13,7 @@ from .errors import (
 from .store import Session, Store, Transaction
 
 __all__ = [
+    "BadValue",
     "BrokenReference",
     "Conflict",
     "ForeignDatabase",

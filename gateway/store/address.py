@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
-from ...config.secret import Secret
+from . import server_address
 from .errors import Unsupported
+from .server_address import Server
 
 Dialect = Literal["sqlite", "postgresql", "mysql"]
 
@@ -17,26 +18,28 @@ DIALECTS: dict[str, Dialect] = {
     "mysql": "mysql",
     "mariadb": "mysql",
 }
-NAMES: dict[Dialect, str] = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL"}
 BUSY_TIMEOUT_MS = 10_000
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}")
 
 # user:password@tcp(host:3306)/name, as Go's MySQL driver (and so New API's SQL_DSN) spells it.
-GO_MYSQL = re.compile(r"(?P<user>[^:@/]*)(:(?P<password>.*))?@(tcp)?\((?P<host>[^)]*)\)/(?P<name>[^?]*)")
+GO_MYSQL = re.compile(
+    r"(?P<user>[^:@/]*)(:(?P<password>.*))?@(?P<protocol>tcp|unix|)\((?P<place>[^)]*)\)/(?P<name>[^?/]*)"
+    r"(\?(?P<query>.*))?"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """
     Where the data is. SQLite: `path`, relative to the working directory unless it begins with `/`, and
-    `busy_timeout_ms`, how long to wait for another process. Servers: `url`, secret because it holds the password.
+    `busy_timeout_ms`, how long to wait for another process. PostgreSQL and MySQL: `server`.
     """
 
     dialect: Dialect
     path: str = ""
     busy_timeout_ms: int = BUSY_TIMEOUT_MS
-    url: Secret = Secret("")
+    server: Server | None = None
 
 
 def parse(text: str) -> Address:
@@ -46,9 +49,13 @@ def parse(text: str) -> Address:
 
     Raises `Unsupported`, which never shows a text that is not understood: it may hold a password.
     """
-    if go := GO_MYSQL.fullmatch(text.partition("?")[0]):
-        user, password = quote(go["user"], safe=""), quote(go["password"] or "", safe="")
-        return Address("mysql", url=Secret(f"mysql://{user}:{password}@{go['host']}/{go['name']}"))
+    if go := GO_MYSQL.fullmatch(text):
+        return Address(
+            "mysql",
+            server=server_address.parse_go(
+                go["user"], go["password"] or "", go["protocol"], go["place"], go["name"], go["query"] or ""
+            ),
+        )
     scheme, separator, rest = text.partition("://")
     if not separator:
         if not text.startswith("/"):
@@ -58,9 +65,12 @@ def parse(text: str) -> Address:
     if dialect is None:
         # A scheme is shown, and what a slip has put in its place is not.
         what = f"{scheme}://" if SCHEME.fullmatch(scheme) else "it"
-        raise Unsupported(f"{what} is no database known here: use sqlite:///file.db, or a path that begins with /")
+        raise Unsupported(
+            f"{what} is no database known here: use sqlite:///file.db, postgresql://, mysql:// or a path that "
+            "begins with /"
+        )
     if dialect != "sqlite":
-        return Address(dialect, url=Secret(f"{dialect}://{rest}"))
+        return Address(dialect, server=server_address.parse_url(dialect, rest))
     if not rest.startswith("/"):
         raise Unsupported("a SQLite URL has three slashes before a relative path and four before an absolute one")
     path, query = _cut(rest[1:])
@@ -84,15 +94,6 @@ def _sqlite(path: str, query: str) -> Address:
     return Address("sqlite", path=path, busy_timeout_ms=busy_timeout_ms)
 
 
-def check_served(address: Address) -> None:
-    """Raise `Unsupported` for a database that this version knows by name only."""
-    if address.dialect != "sqlite":
-        raise Unsupported(f"{NAMES[address.dialect]} is not served by this version: use a SQLite file")
-
-
 def shown(address: Address) -> str:
     """The address for logs and messages: without user, password and options."""
-    if address.dialect == "sqlite":
-        return address.path
-    parts = urlsplit(address.url.reveal())
-    return f"{address.dialect}://{parts.hostname or ''}{parts.path}"
+    return address.path if address.server is None else address.server.shown

@@ -3,11 +3,15 @@ The change list: a row for every write, in the same transaction, so that other p
 
 It says that something changed, not what: a reader loads the row again. Two changes of one row may show as two
 entries and one state.
+
+A reader asks for what came after the last number it saw, so no number may appear after a greater one has. On SQLite
+writers take turns anyway. A server hands out a number when a row is written and shows the row when its transaction is
+committed: there the writers of this list take turns, from `note` until their transaction ends.
 """
 
 from typing import Literal
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import String, column, delete, func, insert, select, table, text
 
 from .records import Change
 from .schema import changes
@@ -17,9 +21,17 @@ Kind = Literal["user", "token", "channel", "option", "group", "price"]
 
 KEPT_MS = 24 * 60 * 60 * 1000
 
+# One row that is always there, and that nothing but an upgrade of the schema writes to. To hold it is to have the turn.
+_turn = select(column("version_num", String)).select_from(table("alembic_version")).with_for_update()
+
+# Every process asks this twice a second for as long as it lives: what is built and compiled for it each time counts.
+_after = text("SELECT id, kind, ref, created_at FROM changes WHERE id > :last ORDER BY id LIMIT :most")
+
 
 async def note(transaction: Transaction, kind: Kind, ref: int, *, now_ms: int) -> None:
     """Record a write in its own transaction. `ref`: the id of the row, 0 for tables whose key is a name."""
+    if transaction.dialect != "sqlite":
+        await transaction.one(_turn)
     await transaction.insert(insert(changes).values(kind=kind, ref=ref, created_at=now_ms))
 
 
@@ -31,7 +43,7 @@ async def latest(session: Session) -> int:
 
 async def since(session: Session, last: int, *, limit: int = 1000) -> tuple[Change, ...]:
     """The changes after number `last`, oldest first."""
-    rows = await session.all(select(changes).where(changes.c.id > last).order_by(changes.c.id).limit(limit))
+    rows = await session.all(_after.bindparams(last=last, most=limit))
     return tuple(Change(**row) for row in rows)
 
 

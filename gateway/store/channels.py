@@ -6,6 +6,7 @@ Keys are one encrypted text a channel, bound to the channel's id: a ciphertext c
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -67,7 +68,7 @@ async def update(
     """
 
     async def work(transaction: Transaction) -> Channel | None:
-        row = await transaction.one(select(channels).where(channels.c.id == channel_id))
+        row = await transaction.one(select(channels).where(channels.c.id == channel_id).with_for_update())
         if row is None:
             return None
         before = _channel(vault, row)
@@ -164,7 +165,7 @@ async def disable_key(
     """
 
     async def work(transaction: Transaction) -> Channel | None:
-        row = await transaction.one(select(channels).where(channels.c.id == channel_id))
+        row = await transaction.one(select(channels).where(channels.c.id == channel_id).with_for_update())
         before = None if row is None else _channel(vault, row)
         if row is None or before is None or index in before.disabled_keys or not 0 <= index < len(before.keys):
             return None
@@ -229,6 +230,7 @@ def _values(channel: Channel) -> dict[str, Any]:
         "status_code_mapping": json_text.dump(channel.status_code_mapping),
         "header_override": json_text.dump(channel.header_override),
         "param_override": json_text.dump(channel.param_override),
+        "prompt_cache_ratio": "" if channel.prompt_cache_ratio is None else f"{channel.prompt_cache_ratio:f}",
     }
 
 
@@ -249,6 +251,7 @@ def _channel(vault: Vault, row: Row) -> Channel:
         status_code_mapping={int(code): answer for code, answer in status_codes.items()},
         header_override=json_text.load_object(row["header_override"]),
         param_override=json_text.load_object(row["param_override"]),
+        prompt_cache_ratio=Decimal(row["prompt_cache_ratio"]) if row["prompt_cache_ratio"] else None,
     )
 
 

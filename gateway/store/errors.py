@@ -1,22 +1,16 @@
-"""What the store raises, and the one place where a driver's exceptions become these."""
+"""What the store raises. Each engine's file says which of its driver's exceptions become which of these."""
 
-import sqlite3
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-
-from sqlalchemy.exc import DBAPIError
-
-# https://www.sqlite.org/rescode.html: the low byte is the primary code.
-BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB = 5, 6, 8, 10, 11, 13, 14, 26
-UNAVAILABLE = frozenset({BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB})
+from typing import TypeAlias
 
 
 class StoreError(Exception):
-    """Base of everything the store raises on purpose."""
+    """Base of everything the store raises on purpose. No message holds a password."""
 
 
 class Unsupported(StoreError):
-    """A database URL that cannot be served: unknown, unreadable, or its driver is not installed."""
+    """A database URL that cannot be served: unknown, unreadable, or with an option that is not understood."""
 
 
 class Conflict(StoreError):
@@ -27,8 +21,21 @@ class BrokenReference(StoreError):
     """A row names another row that does not exist, such as a token of an unknown user."""
 
 
+class BadValue(StoreError):
+    """A value that its column cannot hold: text too long or with a forbidden character, a number out of range."""
+
+
 class Unavailable(StoreError):
-    """The database cannot answer now: locked for too long, disk full, file gone or no database. Nothing was written."""
+    """
+    The database cannot answer now: unreachable, locked for too long, full, read-only, without rights or no database.
+
+    The transaction was not committed. Only where the connection broke at the very moment of the commit nobody can
+    tell; whoever gives the work again must make sure that it counts once.
+    """
+
+
+class Contended(Unavailable):
+    """The server ended this transaction in favour of another. It left nothing; the same work may succeed again."""
 
 
 class SchemaTooNew(StoreError):
@@ -39,27 +46,19 @@ class ForeignDatabase(StoreError):
     """The database already holds another program's tables. Nothing was changed."""
 
 
+Meaning: TypeAlias = Callable[[BaseException], StoreError | None]
+"""What a driver's exception means; None for a defect of ours."""
+
+
 @contextmanager
-def translated() -> Generator[None]:
+def translated(meaning: Meaning) -> Generator[None]:
     """Turn the driver's exceptions into the store's. An error of our own SQL passes as it is."""
     try:
         yield
-    except (DBAPIError, sqlite3.Error, OSError) as exc:
-        meaning = _meaning(exc.orig if isinstance(exc, DBAPIError) else exc)
-        if meaning is None:
+    except StoreError:
+        raise
+    except Exception as error:
+        found = meaning(error)
+        if found is None:
             raise
-        raise meaning from exc
-
-
-def _meaning(exc: BaseException | None) -> StoreError | None:
-    match exc:
-        case sqlite3.IntegrityError(sqlite_errorname="SQLITE_CONSTRAINT_UNIQUE" | "SQLITE_CONSTRAINT_PRIMARYKEY"):
-            return Conflict(str(exc))
-        case sqlite3.IntegrityError(sqlite_errorname="SQLITE_CONSTRAINT_FOREIGNKEY"):
-            return BrokenReference(str(exc))
-        case sqlite3.Error(sqlite_errorcode=code) if code & 0xFF in UNAVAILABLE:
-            return Unavailable(str(exc))
-        case OSError():
-            return Unavailable(f"{exc.filename}: {exc.strerror}")
-        case _:
-            return None
+        raise found from error

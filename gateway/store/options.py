@@ -1,12 +1,17 @@
-"""The table `options`: what was set in the console, as text. `config` knows names, types and defaults."""
+"""
+The table `options`: what was set in the console, as text. `config` knows names, types and defaults.
+
+Beside them, under names that are no option's, stands what an installation must remember of itself.
+"""
 
 from collections.abc import Mapping
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
 
 from . import changes
+from .errors import Conflict
 from .schema import options
-from .store import Session, Transaction
+from .store import Session, Store, Transaction
 
 
 async def list_all(session: Session) -> dict[str, str]:
@@ -23,6 +28,15 @@ async def set_many(session: Session, values: Mapping[str, str], *, now_ms: int) 
         await changes.note(transaction, "option", 0, now_ms=now_ms)
 
     await session.run(work)
+
+
+async def set_first(store: Store, key: str, value: str) -> str:
+    """Set it where it is not set yet, and return what it is: of several who try at once, the first one's."""
+    try:
+        await store.insert(insert(options).values(key=key, value=value))
+    except Conflict:
+        return (await list_all(store))[key]
+    return value
 
 
 async def unset(session: Session, key: str, *, now_ms: int) -> bool:

@@ -31,7 +31,7 @@ class TokenStatus(IntEnum):
 
 
 class LogType(IntEnum):
-    """New API's numbers."""
+    """New API's numbers; `CORRECTION` is none of theirs."""
 
     TOP_UP = 1
     CONSUME = 2
@@ -40,6 +40,11 @@ class LogType(IntEnum):
     ERROR = 5
     REFUND = 6
     LOGIN = 7
+    CORRECTION = 100
+
+
+CHARGING = (int(LogType.CONSUME), int(LogType.CORRECTION))
+"""Types of rows that charge somebody: what the hourly sums are made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,8 @@ class TokenRow:
     """
     `key_hash`: 64 hex digits of `Vault.token_hash`. `key_prefix`: for display, "sk-AbCd...wxyz". `models`,
     `allow_ips`: None allows all. `group`: "" is the user's. `expires_at`: None is never. A limit of 0 is none of the
-    token's own. An `unlimited` token counts what it used and leaves `remain_quota` alone.
+    token's own. An `unlimited` token counts what it used and leaves `remain_quota` alone; `free_quota` is the part of
+    `used_quota` that was charged so.
     """
 
     id: int
@@ -78,6 +84,7 @@ class TokenRow:
     unlimited: bool
     remain_quota: int
     used_quota: int
+    free_quota: int
     models: tuple[str, ...] | None
     allow_ips: tuple[str, ...] | None
     group: str
@@ -135,23 +142,26 @@ class Change:
     created_at: int
 
 
-class ChargeRecord(Struct, frozen=True, kw_only=True):
+class ChargeRecord(Struct, frozen=True, array_like=True):
     """
-    One settled request: a row of `logs` to be, and what to take from whom.
+    One settled request, as it stands in the journal: a row of `logs` to be, and what to take from whom.
 
-    `charge_id`: unique; a second record with it charges nothing. Ids that grow with time halve the cost of storing
-    them. `quota`: the charge, 500,000 to the dollar; below 0 it gives back. `token_id`, `channel_id`: 0 for none.
-    `status`: HTTP status the client saw. `outcome`: "completed", "failed", "cancelled", "truncated", "interrupted".
-    `attempts`: upstream calls made. `first_byte_ms`: None when no byte came.
+    `quota`: the charge, 500,000 to the dollar; below 0 it gives back. `token_id`, `channel_id`: 0 for none.
+    `unlimited`: the token only counts what it uses. `status`: HTTP status the client saw. `outcome`: "completed",
+    "failed", "cancelled", "truncated", "interrupted". `attempts`: upstream calls made. `first_byte_ms`: None when no
+    byte came. `type`: `CONSUME`, or `CORRECTION` for what an earlier charge costs in addition. `budgets`: the periods
+    of budgets that pay, those in which the request was admitted.
+
+    Written as an array: new fields go to the end and have a default, so that older journals can be read.
     """
 
-    charge_id: str
     created_at: int
-    type: int = LogType.CONSUME
     user_id: int
+    quota: int
     username: str = ""
     token_id: int = 0
     token_name: str = ""
+    unlimited: bool = False
     channel_id: int = 0
     channel_name: str = ""
     model: str = ""
@@ -164,16 +174,17 @@ class ChargeRecord(Struct, frozen=True, kw_only=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
-    quota: int = 0
     price_version: str = ""
-    breakdown: Mapping[str, Any] = NOTHING
+    breakdown: dict[str, Any] | None = None
     outcome: str = "completed"
     estimated: bool = False
     attempts: int = 1
     duration_ms: int = 0
     first_byte_ms: int | None = None
     ip: str = ""
-    other: Mapping[str, Any] = NOTHING
+    other: dict[str, Any] | None = None
+    type: int = LogType.CONSUME
+    budgets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +221,3 @@ class LogRow:
     first_byte_ms: int | None
     ip: str
     other: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Balances:
-    """What is left after a flush, for each user and token that it touched: id -> quota. May be below 0."""
-
-    users: Mapping[int, int]
-    tokens: Mapping[int, int]
-    charged: int
-    """How many of the given records were new and so charged."""

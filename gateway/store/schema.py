@@ -93,6 +93,8 @@ tokens = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("accessed_at", BigInteger),
     Column("deleted_at", BigInteger),
+    # The part of `used_quota` that was charged while the token was unlimited, and so not taken from `remain_quota`.
+    _count("free_quota"),
     sqlite_autoincrement=True,
 )
 
@@ -128,6 +130,8 @@ channels = Table(
     Column("response_ms", Integer),
     _count("used_quota"),
     Column("created_at", BigInteger, nullable=False),
+    # What a cached input token costs, as a share of an input token (0 to 1); empty: as the model's price says.
+    _text("prompt_cache_ratio", 32),
     sqlite_autoincrement=True,
 )
 
@@ -177,7 +181,8 @@ logs = Table(
     "logs",
     metadata,
     _id(),
-    Column("charge_id", String(64), unique=True),
+    # "holder-number": where in whose journal the charge was written first. NULL for rows that charge nobody.
+    Column("charge_id", String(64)),
     Column("created_at", BigInteger, nullable=False),
     _small("type"),
     _count("user_id"),
@@ -206,13 +211,136 @@ logs = Table(
     Column("first_byte_ms", BigInteger),
     _text("ip", 64),
     Column("other", Text),
+    # Each is a write of every request: pages of a user, a channel or a model come by way of `usage_hourly`.
     Index(None, "created_at"),
-    Index(None, "user_id", "created_at"),
-    Index(None, "token_id", "created_at"),
-    Index(None, "model", "created_at"),
-    Index(None, "channel_id", "created_at"),
+    Index(None, "token_id", "model", "created_at"),
     Index(None, "request_id"),
+    # Of the outcomes only the unusual are looked for, so only they are in it, save on MySQL, which knows no such
+    # indexes: see revision 0005. Said here, it would make every process import PostgreSQL's dialect, 2 MiB.
+    Index("ix_logs_outcome", "outcome", "created_at", "id", "user_id", "token_id", "channel_id", "model"),
 )
+
+# One row a subject, hour and so on: sums of `logs`, written in the same transaction and kept when logs are deleted.
+hourly = Table(
+    "usage_hourly",
+    metadata,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("token_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("channel_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("model", String(255), primary_key=True),
+    _count("requests"),
+    _count("quota"),
+    _count("input_tokens"),
+    _count("output_tokens"),
+    _count("cached_tokens"),
+    Index(None, "user_id", "hour"),
+    Index(None, "token_id", "hour"),
+    Index(None, "channel_id", "hour"),
+    Index(None, "model", "hour"),
+)
+
+# Where a log database stands: up to which charge of each holder its `logs` and `usage_hourly` go.
+log_cursors = Table(
+    "log_cursors",
+    metadata,
+    Column("holder", String(64), primary_key=True),
+    _count("flushed"),
+)
+
+# Every quota that was given or taken by hand: users and tokens have what these say, less what was charged.
+grants = Table(
+    "grants",
+    metadata,
+    _id(),
+    _count("user_id"),
+    _count("token_id"),
+    Column("amount", BigInteger, nullable=False),
+    _text("reason", 64),
+    Column("created_at", BigInteger, nullable=False),
+    Index(None, "user_id"),
+    Index(None, "token_id"),
+)
+
+# Processes that serve, or did and left something to be recovered. `heartbeat` counts up while the process lives;
+# `flushed` is the number of its last charge that the database has; `expired`: its leases were taken back.
+holders = Table(
+    "holders",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    _text("host", 255),
+    _count("heartbeat"),
+    _count("flushed"),
+    Column("expired", Boolean, nullable=False, server_default=false()),
+    Column("started_at", BigInteger, nullable=False),
+)
+
+# Quota that was moved from a balance to a process, which spends it from memory. Below 0: charged beyond the lease, and
+# settled with the balance by the next move.
+leases = Table(
+    "leases",
+    metadata,
+    Column("holder", String(64), primary_key=True),
+    Column("kind", Integer, primary_key=True, autoincrement=False),
+    Column("subject", BigInteger, primary_key=True, autoincrement=False),
+    _count("amount"),
+    # Somebody else needs it: the holder gives back what it does not use.
+    Column("recalled", Boolean, nullable=False, server_default=false()),
+    Index(None, "kind", "subject"),
+)
+
+# What a user, a token or a group may spend in each period. `subject`: an id in decimal, or the group's name.
+budgets = Table(
+    "budgets",
+    metadata,
+    _id(),
+    Column("kind", String(8), nullable=False),
+    Column("subject", String(64), nullable=False),
+    Column("period", String(8), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    _small("soft_percent"),
+    Column("created_at", BigInteger, nullable=False),
+    # Its periods stay, and go on where they stood if it is set again.
+    Column("deleted_at", BigInteger),
+    Index(None, "kind", "subject", "period", unique=True),
+)
+
+# Each period of a budget is a balance of its own: amount = remain_quota + leases + used_quota.
+budget_periods = Table(
+    "budget_periods",
+    metadata,
+    _id(),
+    Column("budget_id", BigInteger, ForeignKey("budgets.id"), nullable=False),
+    Column("starts_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    # The operator is told when so much is used; NULL: never.
+    Column("soft_limit", BigInteger),
+    Column("remain_quota", BigInteger, nullable=False),
+    _count("used_quota"),
+    Index(None, "budget_id", "starts_at", unique=True),
+    Index(None, "ends_at"),
+    # A late charge of a forgotten period must not find another one.
+    sqlite_autoincrement=True,
+)
+
+# What operators were told: each occasion once, over all processes. `about`: the id of the budget or user; `occasion`
+# and `level` tell one crossing from the next. `sent` is false where a limit held it back.
+notices = Table(
+    "notices",
+    metadata,
+    _id(),
+    Column("kind", String(16), nullable=False),
+    Column("about", BigInteger, nullable=False),
+    Column("occasion", BigInteger, nullable=False),
+    Column("level", BigInteger, nullable=False),
+    Column("sent", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index(None, "kind", "about", "occasion", "level", unique=True),
+)
+
+# One row: which installation this is. Journals name it, so that none is ever replayed into another's database.
+installation = Table("installation", metadata, Column("id", String(32), primary_key=True))
 
 # What was written, for other processes to poll. Numbers are never used twice, so that `since` misses nothing.
 changes = Table(
@@ -223,4 +351,15 @@ changes = Table(
     _count("ref"),
     Column("created_at", BigInteger, nullable=False, index=True),
     sqlite_autoincrement=True,
+)
+
+# What one process does for all, from time to time: who does it now (the id of a row in `holders`; empty: nobody), since
+# which of the job's terms, and when it is due.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    _text("holder", 64),
+    _count("term"),
+    _count("due_at"),
 )

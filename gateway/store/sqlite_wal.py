@@ -18,9 +18,9 @@ from typing import Any, TypeAlias, TypeVar, cast
 import aiosqlite
 from databases.backends.sqlite import SQLiteBackend, SQLiteConnection
 from databases.core import DatabaseURL
-from sqlalchemy.sql import ClauseElement, Insert
+from sqlalchemy.sql import ClauseElement
 
-from .errors import translated
+from .engine import Written
 
 T = TypeVar("T")
 Compiled: TypeAlias = tuple[str, list[Any], Any, Any]  # the base class says three and returns four
@@ -109,12 +109,11 @@ class WalPool:
         try:
             if self._idle:
                 return self._idle.pop()
-            with translated():
-                if not self._made:  # later ones open what is there: a file that is gone must not come back empty
-                    create_private(self._path)
-                    self._made = True
-                connection = WalConnection(self._path, self._busy_timeout_ms)
-                await connection.open()
+            if not self._made:  # later ones open what is there: a file that is gone must not come back empty
+                create_private(self._path)
+                self._made = True
+            connection = WalConnection(self._path, self._busy_timeout_ms)
+            await connection.open()
             return connection
         except BaseException:
             self._free.release()
@@ -137,11 +136,12 @@ class WalPool:
 class WalBackendConnection(SQLiteConnection):
     """Statements on a pooled connection."""
 
-    async def execute(self, query: ClauseElement) -> Any:
-        """The new id for an INSERT, the number of rows really changed for anything else."""
+    async def execute(self, query: ClauseElement) -> Written:
+        """The new id, and the number of rows that were matched."""
         text, arguments, *_ = cast("Compiled", self._compile(query))  # pyright: ignore[reportUnknownMemberType]
         async with self.raw_connection.execute(text, arguments) as cursor:
-            return cursor.lastrowid if isinstance(query, Insert) else cursor.rowcount
+            # A statement that inserted nothing leaves the id of an earlier one.
+            return Written((cursor.lastrowid or 0) if cursor.rowcount > 0 else 0, cursor.rowcount)
 
 
 class WalBackend(SQLiteBackend):

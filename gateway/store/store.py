@@ -1,54 +1,44 @@
 """
-Store: the one way to the database, and the only user of `databases`.
+Store: the one way to the database, and with the engines the only user of `databases`.
 
 Every write runs in a transaction, and every transaction runs in a task of its own that is shielded from its caller:
 a client that hangs up cancels the task that serves it, and a task cancelled inside a transaction would leave a
 connection behind for good, or half a settlement. A cancelled caller stops waiting; the work it began is finished.
+Reads are shielded too: on Python 3.11 `asyncio.wait_for`, by which MySQL's driver waits, may swallow a cancellation,
+and a duty that was to end would go on for ever.
+
+On SQLite transactions take turns, and each is a writer from its first statement. On a server they run side by side and
+each statement sees what others have committed: a row that is read in order to be written back is read with
+`with_for_update()`, which SQLite has no need of and leaves out.
 """
 
 import asyncio
 import logging
+import random
 import sqlite3
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from databases import Database
-from sqlalchemy import ClauseElement, Delete, Insert, Select, Table, TextClause, Update
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.engine import Dialect as CompilerDialect
+from sqlalchemy import Insert, Table
 
-from .address import Address, check_served, parse
-from .errors import translated
-from .sqlite_wal import WalBackend, WalConnection
+from .address import Dialect, parse
+from .engine import Connection, Engine, Query, Record, Row, Statement, Written
+from .engines import engine_for
+from .errors import Contended, Unsupported, translated
+
+if TYPE_CHECKING:
+    from .sqlite_wal import WalConnection
 
 T = TypeVar("T")
-Row: TypeAlias = Mapping[str, Any]
-Query: TypeAlias = Select[Any] | TextClause
+
+# Of the transactions that stand in each other's way a server ends all but one; the others begin again.
+ATTEMPTS = 8
+FIRST_PAUSE_S = 0.01
+FINISH_WITHIN_S = 10.0
 
 logger = logging.getLogger("tollway.store")
-
-
-class _Database(Database):
-    SUPPORTED_BACKENDS: ClassVar[dict[str, str]] = {"sqlite": f"{WalBackend.__module__}:{WalBackend.__qualname__}"}
-
-
-class _Record(Protocol):
-    """A row as `databases` returns it."""
-
-    def keys(self) -> Iterable[str]: ...
-    def values(self) -> Iterable[Any]: ...
-
-
-class _Connection(Protocol):
-    """What is used of `databases.core.Connection`, with the types it leaves out."""
-
-    @property
-    def raw_connection(self) -> Any: ...
-    async def fetch_one(self, query: ClauseElement) -> _Record | None: ...
-    async def fetch_all(self, query: ClauseElement) -> list[_Record]: ...
-    async def execute(self, query: ClauseElement) -> Any: ...
 
 
 class Transaction:
@@ -58,47 +48,55 @@ class Transaction:
     Repositories take a `Store` or a `Transaction` and call `run` on either: on a transaction it joins.
     """
 
-    def __init__(self, connection: _Connection) -> None:
-        self._connection: _Connection | None = connection
+    def __init__(self, engine: Engine, dialect: Dialect, connection: Connection) -> None:
+        self.dialect: Dialect = dialect
+        self._engine = engine
+        self._connection: Connection | None = connection
+        # A connection answers one statement at a time, whichever child task it comes from.
+        self._turn = asyncio.Lock()
 
     async def one(self, query: Query) -> Row | None:
         """The first row by column name, or None."""
-        with translated():
-            row = await self._open().fetch_one(query)
+        with translated(self._engine.meaning):
+            async with self._turn:
+                row = await self._open().fetch_one(query)
         return None if row is None else _named(row)
 
     async def all(self, query: Query) -> list[Row]:
-        with translated():
-            rows = await self._open().fetch_all(query)
+        """Every row, by column name."""
+        with translated(self._engine.meaning):
+            async with self._turn:
+                rows = await self._open().fetch_all(query)
         return [_named(row) for row in rows]
 
     async def insert(self, statement: Insert) -> int:
-        """Insert one row and return its id. Raises `Conflict`, `BrokenReference`."""
-        return await self._execute(statement)
+        """Insert one row and return its id. Raises `Conflict`, `BrokenReference`, `BadValue`."""
+        return (await self._execute(statement)).id
 
-    async def change(self, statement: Update | Delete) -> int:
-        """The number of rows that the statement matched and so wrote or removed."""
-        return await self._execute(statement)
+    async def change(self, statement: Statement) -> int:
+        """The number of rows that the statement matched and so wrote or removed; of an INSERT, that it inserted."""
+        return (await self._execute(statement)).rows
 
     async def upsert(self, table: Table, row: Row) -> None:
-        """Insert `row`, or replace the named columns of the row that has its primary key."""
-        key = [column.name for column in table.primary_key]
-        statement = sqlite.insert(table).values(**row)
-        rest = {name: statement.excluded[name] for name in row if name not in key}
-        await self._execute(statement.on_conflict_do_update(index_elements=key, set_=rest))
+        """Insert `row`, or replace the named columns of the row that has its primary key, the table's only key."""
+        await self._execute(self._engine.upsert(table, row))
 
     async def bulk(self, table: Table, rows: Sequence[Row]) -> None:
         """
-        Insert many rows with the driver's own `executemany`. All rows have the keys of the first; values are what
-        the driver takes (int, str, bool, None).
+        Insert many rows in the driver's own way for it. All rows have the keys of the first; values are what the
+        driver takes for the column (int, str, bool, None).
         """
-        if not rows:
-            return
-        text, names = _insert_text(table, tuple(rows[0]))
-        arguments = [tuple(row[name] for name in names) for row in rows]
-        with translated():
-            async with _raw(self._open()).executemany(text, arguments):
-                pass
+        if rows:
+            with translated(self._engine.meaning):
+                async with self._turn:
+                    await self._engine.bulk(self._open().raw_connection, table, rows)
+
+    async def add_up(self, table: Table, rows: Sequence[Row]) -> None:
+        """As `bulk`, but where a row has the primary key of one of them, what is no key is added to it."""
+        if rows:
+            with translated(self._engine.meaning):
+                async with self._turn:
+                    await self._engine.add_up(self._open().raw_connection, table, rows)
 
     async def run(self, work: "Callable[[Transaction], Awaitable[T]]") -> T:
         """Run `work` as a part of this transaction."""
@@ -108,18 +106,18 @@ class Transaction:
         """The transaction is over: any later statement is a mistake and raises RuntimeError."""
         self._connection = None
 
-    @property
-    def is_open(self) -> bool:
-        return self._connection is not None
+    def is_open_on(self, engine: Engine) -> bool:
+        return self._connection is not None and self._engine is engine
 
-    def _open(self) -> _Connection:
+    def _open(self) -> Connection:
         if self._connection is None:
             raise RuntimeError("this transaction is over")
         return self._connection
 
-    async def _execute(self, statement: ClauseElement) -> int:
-        with translated():
-            return cast("int", await self._open().execute(statement))
+    async def _execute(self, statement: Statement) -> Written:
+        with translated(self._engine.meaning):
+            async with self._turn:
+                return await self._open().execute(statement)
 
 
 # The transaction that the running code is a part of, to tell a mistake from a deadlock.
@@ -135,133 +133,168 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.address = parse(url)
-        self._database = _open_database(self.address)
-        # Writers queue here, in order and without sleeping; SQLite's own lock is met only by another process.
-        self._writer = asyncio.Lock()
+        self._engine = engine_for(self.address)
+        self._database = self._engine.open()
+        # SQLite's writers queue here, in order and without sleeping; its own lock is met only by another process.
+        self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock() if self._engine.one_writer else nullcontext()
         self._running: set[asyncio.Task[Any]] = set()
 
     async def connect(self) -> None:
-        """Open the pool. Raises `Unavailable` if the file cannot be opened."""
-        await self._database.connect()
-        async with self._connection():
-            pass
+        """Open the pool and one connection. Raises `Unavailable` if the database cannot be reached or opened."""
+        try:
+            with translated(self._engine.meaning):
+                await self._database.connect()
+            async with self._connection():
+                pass
+        except BaseException:
+            await self._database.disconnect()
+            raise
 
     async def close(self) -> None:
-        """Wait for the work that was begun, then close every connection."""
-        while self._running:
-            await asyncio.wait(self._running)
+        """Wait for the work that was begun, unless the database hangs; then close every connection."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_WITHIN_S):
+                while self._running:
+                    await asyncio.wait(self._running)
         await self._database.disconnect()
 
     async def one(self, query: Query) -> Row | None:
         """The first row by column name, or None."""
-        async with self._connection() as connection:
-            return await Transaction(connection).one(query)
+
+        async def read() -> Row | None:
+            async with self._connection() as connection:
+                return await self._transaction(connection).one(query)
+
+        return await asyncio.shield(self._begun(read()))
 
     async def all(self, query: Query) -> list[Row]:
-        async with self._connection() as connection:
-            return await Transaction(connection).all(query)
+        """Every row, by column name."""
+
+        async def read() -> list[Row]:
+            async with self._connection() as connection:
+                return await self._transaction(connection).all(query)
+
+        return await asyncio.shield(self._begun(read()))
 
     async def insert(self, statement: Insert) -> int:
-        """Insert one row and return its id. Raises `Conflict`, `BrokenReference`."""
+        """Insert one row and return its id. Raises `Conflict`, `BrokenReference`, `BadValue`."""
         return await self.run(lambda transaction: transaction.insert(statement))
 
-    async def change(self, statement: Update | Delete) -> int:
-        """The number of rows that the statement matched and so wrote or removed."""
+    async def change(self, statement: Statement) -> int:
+        """The number of rows that the statement matched and so wrote or removed; of an INSERT, that it inserted."""
         return await self.run(lambda transaction: transaction.change(statement))
 
     async def upsert(self, table: Table, row: Row) -> None:
-        """Insert `row`, or replace the named columns of the row that has its primary key."""
+        """Insert `row`, or replace the named columns of the row that has its primary key, the table's only key."""
         await self.run(lambda transaction: transaction.upsert(table, row))
 
     async def bulk(self, table: Table, rows: Sequence[Row]) -> None:
-        """Insert many rows with the driver's own `executemany`, all or none."""
+        """Insert many rows in the driver's own way for it, all or none."""
         await self.run(lambda transaction: transaction.bulk(table, rows))
 
     async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """
         Run `work` in a transaction: committed when it returns, rolled back when it raises.
 
-        It is finished even if the caller is cancelled meanwhile. Raises RuntimeError when called by `work` itself:
-        hand the transaction on instead, it has the same methods.
+        It is finished even if the caller is cancelled meanwhile. A server may end a transaction in favour of another,
+        and then `work` is called again, on a new one: what it does besides its statements must bear that. Raises
+        `Unavailable`; RuntimeError when called by `work` itself: hand the transaction on instead, it has the same
+        methods.
         """
 
         async def transact() -> T:
-            async with self._writer, self._connection() as connection:
-                raw = _raw(connection)
-                transaction = Transaction(connection)
-                _CURRENT.set(transaction)
+            for attempt in range(1, ATTEMPTS):
                 try:
-                    with translated():
-                        await raw.begin()
-                    result = await work(transaction)
-                    with translated():
-                        await raw.commit()
-                except BaseException:
-                    await raw.rollback()
-                    raise
-                finally:
-                    transaction.close()
-                return result
+                    return await self._transact(work)
+                except Contended:
+                    # Apart from each other, or they would meet again.
+                    await asyncio.sleep(FIRST_PAUSE_S * 2**attempt * random.random())
+            return await self._transact(work)
 
         return await self._shielded(transact)
 
     async def run_plain(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """
-        Run a plain function in a transaction, on the driver's connection and in its thread. SQLite only.
+        Run a plain function in a transaction, on the driver's connection and in its thread. Raises `Unsupported` on
+        anything but SQLite.
 
         For batches: one visit to the thread costs as much as some ten rows. Shielded like `run`.
         """
+        if self.address.dialect != "sqlite":
+            raise Unsupported("plain functions run in a transaction on SQLite only")
 
         async def transact() -> T:
-            async with self._writer, self._connection() as connection:
-                with translated():
-                    return await _raw(connection).transact(work)
+            async with self._turn, self._connection() as connection:
+                with translated(self._engine.meaning):
+                    return await cast("WalConnection", connection.raw_connection).transact(work)
 
         return await self._shielded(transact)
 
-    async def _shielded(self, transact: Callable[[], Awaitable[T]]) -> T:
+    async def _transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        async with self._turn, self._connection() as connection:
+            raw = connection.raw_connection
+            transaction = self._transaction(connection)
+            _CURRENT.set(transaction)
+            try:
+                with translated(self._engine.meaning):
+                    await self._engine.begin(raw)
+                result = await work(transaction)
+                with translated(self._engine.meaning):
+                    await self._engine.commit(raw)
+            except BaseException as failure:
+                await self._roll_back(raw, failure)
+                raise
+            finally:
+                transaction.close()
+            return result
+
+    async def _roll_back(self, raw: Any, failure: BaseException) -> None:
+        try:
+            await self._engine.rollback(raw)
+        except Exception as error:
+            # On a connection that is gone: the server does it, and the pool drops what is left here.
+            failure.add_note(f"and the transaction could not be rolled back: {type(error).__name__}")
+
+    async def _shielded(self, transact: Callable[[], Coroutine[Any, Any, T]]) -> T:
         outer = _CURRENT.get()
-        if outer is not None and outer.is_open:
+        if outer is not None and outer.is_open_on(self._engine):
             raise RuntimeError("a transaction inside a transaction would wait for itself: hand the outer one on")
-        task = asyncio.ensure_future(transact())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task = self._begun(transact())
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(_log_failure)
             raise
 
+    def _begun(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """A task that `close` waits for."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    def _transaction(self, connection: Connection) -> Transaction:
+        return Transaction(self._engine, self.address.dialect, connection)
+
     @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[_Connection]:
+    async def _connection(self) -> AsyncGenerator[Connection]:
         if not self._database.is_connected:
             raise RuntimeError("the store is not connected")
-        async with self._database.connection() as connection:
-            yield cast("_Connection", connection)
+        connection = cast("Connection", self._database.connection())
+        with translated(self._engine.meaning):
+            await connection.__aenter__()
+        try:
+            yield connection
+        finally:
+            with translated(self._engine.meaning):
+                await connection.__aexit__(None, None, None)
 
 
 Session: TypeAlias = Store | Transaction
 
 
-def _insert_text(table: Table, names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """The INSERT of these columns as the driver's own SQL, and the order in which it takes their values."""
-    dialect: CompilerDialect = sqlite.dialect(paramstyle="qmark")
-    compiled = table.insert().compile(dialect=dialect, column_keys=list(names))
-    order = compiled.positiontup or []
-    return compiled.string, tuple(order)
-
-
-def _open_database(address: Address) -> Database:
-    check_served(address)
-    return _Database("sqlite:///", path=address.path, busy_timeout_ms=address.busy_timeout_ms)
-
-
-def _named(record: _Record) -> Row:
+def _named(record: Record) -> Row:
     return dict(zip(record.keys(), record.values(), strict=True))
-
-
-def _raw(connection: _Connection) -> WalConnection:
-    return cast("WalConnection", connection.raw_connection)
 
 
 def _log_failure(task: "asyncio.Task[Any]") -> None:

@@ -5,17 +5,29 @@ import string
 from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from ...config.secret import Secret
 from ..secrets_at_rest import Vault
-from . import changes, json_text
+from . import changes, grants, json_text
+from .leases import Kind, Subject, recall
 from .records import TokenRow, TokenStatus
-from .schema import tokens
+from .schema import leases, tokens
 from .store import Row, Session, Transaction
 
 KEY_CHARACTERS = string.ascii_letters + string.digits
 KEY_LENGTH = 48
+
+# What a token may spend yet is in the row, and in the leases that serving processes have taken from it.
+_leased = (
+    select(func.coalesce(func.sum(leases.c.amount), 0))
+    .where(leases.c.kind == int(Kind.TOKEN), leases.c.subject == tokens.c.id)
+    .scalar_subquery()
+)
+_whole = select(
+    *(column for column in tokens.c if column.name != "remain_quota"),
+    (tokens.c.remain_quota + _leased).label("remain_quota"),
+)
 
 
 def new_key() -> Secret:
@@ -67,6 +79,7 @@ async def create(
 
     async def work(transaction: Transaction) -> int:
         token_id = await transaction.insert(insert(tokens).values(**values))
+        await grants.note(transaction, token_id=token_id, amount=remain_quota, reason="created", now_ms=now_ms)
         await changes.note(transaction, "token", token_id, now_ms=now_ms)
         return token_id
 
@@ -76,36 +89,34 @@ async def create(
 async def all_active(session: Session) -> tuple[TokenRow, ...]:
     """Every enabled token. Whether it has expired is for the reader's clock to say."""
     rows = await session.all(
-        select(tokens)
-        .where(tokens.c.status == int(TokenStatus.ENABLED), tokens.c.deleted_at.is_(None))
-        .order_by(tokens.c.id)
+        _whole.where(tokens.c.status == int(TokenStatus.ENABLED), tokens.c.deleted_at.is_(None)).order_by(tokens.c.id)
     )
     return tuple(map(_token, rows))
 
 
 async def all_kept(session: Session) -> tuple[TokenRow, ...]:
     """Every token that was not deleted, whatever its status: a refusal must be able to say why."""
-    rows = await session.all(select(tokens).where(tokens.c.deleted_at.is_(None)).order_by(tokens.c.id))
+    rows = await session.all(_whole.where(tokens.c.deleted_at.is_(None)).order_by(tokens.c.id))
     return tuple(map(_token, rows))
 
 
 async def by_ids(session: Session, ids: Iterable[int]) -> tuple[TokenRow, ...]:
-    """Those of these tokens that were not deleted, whatever their status. At most some thousand ids."""
-    rows = await session.all(select(tokens).where(tokens.c.id.in_(list(ids)), tokens.c.deleted_at.is_(None)))
+    """Those of these tokens that were not deleted, whatever their status, oldest first. At most some thousand ids."""
+    found = tokens.c.id.in_(list(ids)), tokens.c.deleted_at.is_(None)
+    rows = await session.all(_whole.where(*found).order_by(tokens.c.id))
     return tuple(map(_token, rows))
 
 
 async def by_hash(session: Session, key_hash: str) -> TokenRow | None:
     """The token behind a key, whatever its status: to say why it is refused."""
-    row = await session.one(select(tokens).where(tokens.c.key_hash == key_hash, tokens.c.deleted_at.is_(None)))
+    row = await session.one(_whole.where(tokens.c.key_hash == key_hash, tokens.c.deleted_at.is_(None)))
     return None if row is None else _token(row)
 
 
 async def of_user(session: Session, user_id: int, *, limit: int | None = None, offset: int = 0) -> tuple[TokenRow, ...]:
     """A user's tokens, newest first."""
     rows = await session.all(
-        select(tokens)
-        .where(tokens.c.user_id == user_id, tokens.c.deleted_at.is_(None))
+        _whole.where(tokens.c.user_id == user_id, tokens.c.deleted_at.is_(None))
         .order_by(tokens.c.id.desc())
         .limit(limit)
         .offset(offset)
@@ -119,8 +130,11 @@ async def add_quota(session: Session, token_id: int, delta: int, *, now_ms: int)
     async def work(transaction: Transaction) -> int | None:
         if not await _change(transaction, token_id, now_ms, remain_quota=tokens.c.remain_quota + delta):
             return None
-        row = await transaction.one(select(tokens.c.remain_quota).where(tokens.c.id == token_id))
-        return None if row is None else row["remain_quota"]
+        await grants.note(transaction, token_id=token_id, amount=delta, reason="top-up", now_ms=now_ms)
+        if delta < 0:
+            await recall(transaction, Subject(Kind.TOKEN, token_id))
+        row = await transaction.one(_whole.where(tokens.c.id == token_id))
+        return None if row is None else int(row["remain_quota"])
 
     return await session.run(work)
 
@@ -154,7 +168,15 @@ async def update_token(session: Session, token_id: int, given: TokenChanges, *, 
             values[column] = json_text.dump(values[column])
     if "status" in values:
         values["status"] = int(values["status"])
-    return await session.run(lambda transaction: _change(transaction, token_id, now_ms, **values))
+    whole: int | None = values.pop("remain_quota", None)
+
+    async def work(transaction: Transaction) -> bool:
+        if whole is not None and not await _set_quota(transaction, token_id, whole, now_ms):
+            return False
+        # An UPDATE needs something to set; the id as it is notes the change.
+        return await _change(transaction, token_id, now_ms, **(values or {"id": token_id}))
+
+    return await session.run(work)
 
 
 async def set_key_hash(session: Session, token_id: int, key_hash: str, *, now_ms: int) -> bool:
@@ -167,6 +189,22 @@ async def delete(session: Session, token_id: int, *, now_ms: int) -> bool:
     return await session.run(lambda transaction: _change(transaction, token_id, now_ms, deleted_at=now_ms))
 
 
+async def _set_quota(transaction: Transaction, token_id: int, whole: int, now_ms: int) -> bool:
+    """Give or take what makes the row and its leases add up to `whole`."""
+    locked = select(tokens.c.id).where(tokens.c.id == token_id, tokens.c.deleted_at.is_(None)).with_for_update()
+    row = await transaction.one(_whole.where(tokens.c.id == token_id)) if await transaction.one(locked) else None
+    if row is None:
+        return False
+    delta = whole - int(row["remain_quota"])
+    await transaction.change(
+        update(tokens).where(tokens.c.id == token_id).values(remain_quota=tokens.c.remain_quota + delta)
+    )
+    await grants.note(transaction, token_id=token_id, amount=delta, reason="set", now_ms=now_ms)
+    if delta < 0:
+        await recall(transaction, Subject(Kind.TOKEN, token_id))
+    return True
+
+
 async def _change(transaction: Transaction, token_id: int, now_ms: int, **values: object) -> bool:
     found = tokens.c.id == token_id, tokens.c.deleted_at.is_(None)
     if not await transaction.change(update(tokens).where(*found).values(**values)):
@@ -177,6 +215,7 @@ async def _change(transaction: Transaction, token_id: int, now_ms: int, **values
 
 def _token(row: Row) -> TokenRow:
     values = dict(row)
+    values["remain_quota"] = int(row["remain_quota"])  # a sum of whole numbers is a Decimal on some engines
     values["status"] = TokenStatus(row["status"])
     values["models"] = json_text.load_strings(row["models"])
     values["allow_ips"] = json_text.load_strings(row["allow_ips"])

@@ -2,12 +2,21 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
-from . import changes
+from . import changes, grants
+from .leases import Kind, Subject, recall
 from .records import Role, UserRow, UserStatus
-from .schema import users
+from .schema import leases, users
 from .store import Row, Session, Transaction
+
+# What a user has left is in the row, and in the leases that serving processes have taken from it.
+_leased = (
+    select(func.coalesce(func.sum(leases.c.amount), 0))
+    .where(leases.c.kind == int(Kind.USER), leases.c.subject == users.c.id)
+    .scalar_subquery()
+)
+_whole = select(*(column for column in users.c if column.name != "quota"), (users.c.quota + _leased).label("quota"))
 
 
 async def create(
@@ -36,6 +45,7 @@ async def create(
 
     async def work(transaction: Transaction) -> int:
         user_id = await transaction.insert(insert(users).values(**values))
+        await grants.note(transaction, user_id=user_id, amount=quota, reason="created", now_ms=now_ms)
         await changes.note(transaction, "user", user_id, now_ms=now_ms)
         return user_id
 
@@ -44,37 +54,40 @@ async def create(
 
 async def by_id(session: Session, user_id: int) -> UserRow | None:
     """A user who was not deleted."""
-    row = await session.one(select(users).where(users.c.id == user_id, users.c.deleted_at.is_(None)))
+    row = await session.one(_whole.where(users.c.id == user_id, users.c.deleted_at.is_(None)))
     return None if row is None else _user(row)
 
 
 async def by_ids(session: Session, ids: Iterable[int]) -> tuple[UserRow, ...]:
-    """Those of these users who were not deleted. At most some thousand ids."""
-    rows = await session.all(select(users).where(users.c.id.in_(list(ids)), users.c.deleted_at.is_(None)))
+    """Those of these users who were not deleted, oldest first. At most some thousand ids."""
+    rows = await session.all(_whole.where(users.c.id.in_(list(ids)), users.c.deleted_at.is_(None)).order_by(users.c.id))
     return tuple(map(_user, rows))
 
 
 async def by_name(session: Session, username: str) -> UserRow | None:
-    row = await session.one(select(users).where(users.c.username == username, users.c.deleted_at.is_(None)))
+    row = await session.one(_whole.where(users.c.username == username, users.c.deleted_at.is_(None)))
     return None if row is None else _user(row)
 
 
 async def list_all(session: Session, *, limit: int | None = None, offset: int = 0) -> tuple[UserRow, ...]:
     """Users who were not deleted, oldest first."""
     rows = await session.all(
-        select(users).where(users.c.deleted_at.is_(None)).order_by(users.c.id).limit(limit).offset(offset)
+        _whole.where(users.c.deleted_at.is_(None)).order_by(users.c.id).limit(limit).offset(offset)
     )
     return tuple(map(_user, rows))
 
 
-async def add_quota(session: Session, user_id: int, delta: int, *, now_ms: int) -> int | None:
+async def add_quota(session: Session, user_id: int, delta: int, *, now_ms: int, reason: str = "top-up") -> int | None:
     """Give (or with a negative `delta` take) quota. The new balance; None if there is no such user."""
 
     async def work(transaction: Transaction) -> int | None:
         if not await _change(transaction, user_id, now_ms, quota=users.c.quota + delta):
             return None
-        row = await transaction.one(select(users.c.quota).where(users.c.id == user_id))
-        return None if row is None else row["quota"]
+        await grants.note(transaction, user_id=user_id, amount=delta, reason=reason, now_ms=now_ms)
+        if delta < 0:
+            await recall(transaction, Subject(Kind.USER, user_id))
+        row = await transaction.one(_whole.where(users.c.id == user_id))
+        return None if row is None else int(row["quota"])
 
     return await session.run(work)
 
@@ -124,6 +137,7 @@ async def _change(transaction: Transaction, user_id: int, now_ms: int, **values:
 
 def _user(row: Row) -> UserRow:
     values = dict(row)
+    values["quota"] = int(row["quota"])  # a sum of whole numbers is a Decimal on some engines
     values["role"] = Role(row["role"])
     values["status"] = UserStatus(row["status"])
     return UserRow(**values)

@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from tollway.gateway import http_protocol
-from tollway.gateway.http_protocol import MOST_HEAD_BYTES, HttpProtocol
+from tollway.gateway.http_protocol import MOST_HEAD_BYTES, MOST_WAITING, HttpProtocol
 from uvicorn.server import ServerState
 
 pytestmark = pytest.mark.anyio
@@ -79,10 +79,11 @@ class App:
         head = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
         if self.begins_first:
             await send(head)
+            await send({"type": "http.response.body", "body": b"o", "more_body": True})
         await self.go.wait()
         if not self.begins_first:
             await send(head)
-        await send({"type": "http.response.body", "body": b"ok"})
+        await send({"type": "http.response.body", "body": b"k" if self.begins_first else b"ok"})
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ async def app() -> App:
     return App()
 
 
-Connect = Callable[[], tuple[HttpProtocol, Pipe]]
+Connect = Callable[..., tuple[HttpProtocol, Pipe]]
 
 
 @pytest.fixture
@@ -100,7 +101,8 @@ async def connect(app: App) -> Connect:
     config.load()
     state = ServerState()
 
-    def connect() -> tuple[HttpProtocol, Pipe]:
+    def connect(**named: Any) -> tuple[HttpProtocol, Pipe]:
+        vars(config).update(named)
         protocol = HttpProtocol(config=config, server_state=state, app_state={}, _loop=asyncio.get_running_loop())
         pipe = Pipe()
         protocol.connection_made(pipe)
@@ -258,28 +260,47 @@ async def test_a_slow_body_is_not_ours_to_end(connect: Connect, app: App) -> Non
     assert pipe.status == 200
 
 
-@pytest.mark.usefixtures("in_no_time")
-async def test_nothing_wakes_up_for_connections_that_are_served(
-    connect: Connect, app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a thousand requests in one piece each, none sets a timer."""
+async def test_requests_set_no_timers(connect: Connect, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand requests in one piece each, none does."""
     protocol, pipe = connect()
-    await send(protocol, pipe, WHOLE)
-    await asyncio.sleep(0.1)
     timers: list[object] = []
-    monkeypatch.setattr(http_protocol.HeadSweep, "watch", lambda self, connection: timers.append(connection))
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_later", lambda *arguments: timers.append(arguments))
+    monkeypatch.setattr(loop, "call_at", lambda *arguments: timers.append(arguments))
     for _ in range(1000):
         await send(protocol, pipe, WHOLE)
-    assert len(app.asked) == 1001
+    assert len(app.asked) == 1000
     assert not timers
+
+
+@pytest.mark.usefixtures("in_no_time")
+async def test_a_connection_without_another_request_is_dropped(connect: Connect) -> None:
+    protocol, pipe = connect(timeout_keep_alive=0.15)
+    await send(protocol, pipe, WHOLE)
+    assert not await over(pipe, 0.1)
+    await send(protocol, pipe, WHOLE)
+    assert not await over(pipe, 0.1)
+    assert await over(pipe)
+
+
+@pytest.mark.usefixtures("in_no_time")
+async def test_a_long_request_is_no_wait_for_another(connect: Connect, app: App) -> None:
+    app.go.clear()
+    protocol, pipe = connect(timeout_keep_alive=0.05)
+    await send(protocol, pipe, WHOLE)
+    assert not await over(pipe, 0.2)
+    app.go.set()
+    await served()
+    assert pipe.sent.endswith(b"ok")
+    assert await over(pipe)
 
 
 async def test_a_connection_that_is_gone_is_forgotten(connect: Connect) -> None:
     protocol, _ = connect()
-    sweep = vars(protocol.server_state)["head_sweep"]
-    assert protocol in sweep.waiting
+    sweep = vars(protocol.server_state)["sweep"]
+    assert protocol in sweep.connections
     protocol.connection_lost(None)
-    assert not sweep.waiting
+    assert not sweep.connections
 
 
 @pytest.mark.parametrize("piece", [1, 64 * KIB])
@@ -309,10 +330,10 @@ async def test_an_upgrade_in_chunks_keeps_its_body(connect: Connect, app: App) -
 
 async def test_many_upgrades_at_once_are_requests_like_others(connect: Connect, app: App) -> None:
     protocol, pipe = connect()
-    await send(protocol, pipe, (H2C + b"\r\n") * 1500)
-    for _ in range(1500):
+    await send(protocol, pipe, (H2C + b"\r\n") * MOST_WAITING)
+    for _ in range(MOST_WAITING):
         await served()
-    assert len(app.asked) == 1500
+    assert len(app.asked) == MOST_WAITING
     assert not pipe.closed
 
 

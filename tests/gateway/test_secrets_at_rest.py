@@ -52,6 +52,12 @@ def test_another_secret_says_what_is_missing() -> None:
         Vault(NEW).decrypt(VAULT.encrypt("key", "channel:1"), "channel:1")
 
 
+def test_a_fingerprint_is_that_of_one_secret_also_when_it_is_a_former_one() -> None:
+    assert VAULT.has_fingerprint(Vault(OLD).fingerprint)
+    assert Vault(NEW, former=[OLD]).has_fingerprint(VAULT.fingerprint)
+    assert not Vault(NEW).has_fingerprint(VAULT.fingerprint)
+
+
 @pytest.mark.parametrize("stored", ["", "sk-plain-key", "v2:00000000:AAAA", "v1:00000000:", "v1"])
 def test_what_is_not_ours_is_refused(stored: str) -> None:
     with pytest.raises(CannotDecrypt, match="not in the form"):

@@ -88,15 +88,21 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "an unknown option": (("option", "set", "nope", "1"), "'nope' is no option"),
     "an option of the wrong type": (("option", "set", "retry_next", "many"), "retry_next must be a whole number"),
     "an option out of range": (("option", "set", "retry_next", "51"), "retry_next must lie between"),
+    "an option below its bound": (
+        ("option", "set", "requests_per_minute_address", "-1"),
+        "requests_per_minute_address must be at least 0, not '-1'",
+    ),
     "a group option that is no JSON": (("option", "set", "GroupRatio", "{"), "GroupRatio: not JSON"),
     "a price below zero": (("price", "set", "m", "--input", "-1"), "--input"),
     "a price that is no number": (("price", "set", "m", "--input", "cheap"), "--input"),
     "a price of nothing": (("price", "set", "m"), "no price"),
-    "a price of a pattern in the middle": (("price", "set", "a*b", "--input", "1"), "MODEL"),
+    "a price of a pattern in the middle": (("price", "set", "a*b", "--input", "1", "--output", "1"), "MODEL"),
     "image prices without a default": (("price", "set", "m", "--per-image", "hd=1"), "--per-image"),
     "a ratio below zero": (("group", "set", "vip", "--ratio", "-1"), "--ratio"),
     "a ratio that is no number": (("group", "set", "vip", "--ratio", "NaN"), "--ratio"),
     "a port that is none": (("serve", "--port", "65536"), "--port"),
+    "a flag of every command, misspelt": (("user", "list", "--jsn"), "did you mean --json?"),
+    "a flag of the server, misspelt": (("serve", "--prot", "1"), "did you mean --port?"),
     "no workers": (("serve", "--workers", "0"), "--workers"),
 }
 
@@ -114,7 +120,7 @@ IMPOSSIBLE = {
     "no channel to disable": (("channel", "disable", "--id", 9), "the channel 9 does not exist"),
     "no channel to delete": (("channel", "delete", "--id", 9), "the channel 9 does not exist"),
     "nobody to explain": (("explain", "--user", "bob", "--model", "m"), "the user 'bob' does not exist"),
-    "no token to explain": (("explain", "--token-id", 9, "--model", "m"), "the token 9 does not exist"),
+    "no token to explain": (("explain", "--token", 9, "--model", "m"), "the token 9 does not exist"),
     "logs of nobody": (("logs", "--user", "bob"), "the user 'bob' does not exist"),
     "a price that was never set": (("price", "unset", "m"), "the model 'm' has no price of your own"),
     "a group that was never set": (("group", "delete", "vip"), "the group 'vip' was not set here"),
@@ -141,13 +147,16 @@ def test_it_is_refused_in_one_sentence(case: tuple[Any, ...], status: int, tollw
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
-        ("PORT", "http", "PORT must be a port"),
+        ("WORKERS", "0", "WORKERS must be a number of processes, not '0': it must lie between 1 and 256"),
+        ("PORT", "http", "PORT must be a port, not 'http': it is no whole number"),
         ("CRYPTO_SECRET", "short", "CRYPTO_SECRET must be a secret"),
-        ("SQL_DSN", "oracle://host/db", "oracle:// is no database known here"),
-        ("SQL_DSN", "postgres://me:hunter2@host/db", "PostgreSQL is not served by this version: use a SQLite file"),
-        ("SQL_DSN", "mysql://me:hunter2@host/db", "MySQL is not served by this version: use a SQLite file"),
-        ("SQL_DSN", "me:hunter2@tcp(host:3306)/db", "MySQL is not served by this version: use a SQLite file"),
+        ("SQL_DSN", "oracle://host/db", "SQL_DSN: oracle:// is no database known here"),
+        ("SQL_DSN", "postgres://me:hunter2@host/db?ssl=true", "the option ssl of a PostgreSQL URL is not understood"),
+        ("SQL_DSN", "mysql://me:hunter2@host/db?nonsense=1", "nonsense"),
+        ("SQL_DSN", "me:hunter2@tcp(host:3306)/db?nonsense=1", "nonsense"),
         ("SQL_DSN", "garbage", "a URL such as sqlite:///file.db"),
+        ("DATABASE_URL", "garbage", "DATABASE_URL: a database is"),
+        ("SQLITE_PATH", ":memory:", "SQLITE_PATH: the store needs a SQLite file"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(
@@ -179,6 +188,14 @@ def test_a_file_that_is_no_database_is_named(tollway: Tollway, data_dir: Path) -
     assert "database" in ended.err
 
 
+def test_a_journal_that_cannot_be_read_is_named(tollway: Tollway, data_dir: Path) -> None:
+    (data_dir / "journal").mkdir()
+    (data_dir / "journal" / "h.lock").symlink_to("elsewhere")
+    ended = tollway("audit")
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+    assert "h.lock cannot be used" in ended.err
+
+
 def test_another_secret_than_the_one_used_is_named(
     tollway: Tollway, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +209,7 @@ def test_another_secret_than_the_one_used_is_named(
     for argv in (("channel", "list"), TOKEN, ("channel", "test", "--all"), OPENAI):
         ended = tollway(*argv)
         assert ended.status == 1
-        assert "CRYPTO_SECRET is not the one that was used before" in ended.err
+        assert "CRYPTO_SECRET is not the one under which the database's keys are stored" in ended.err
 
 
 def test_a_database_of_a_newer_tollway_is_named(tollway: Tollway, data_dir: Path) -> None:

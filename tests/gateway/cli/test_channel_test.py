@@ -57,7 +57,7 @@ class Script:
 
 
 def channel(**fields: Any) -> Channel:
-    values = {"name": "c", "type": ChannelType.OPENAI, "models": ("gpt-4o-mini",), "keys": (Secret("sk-one"),)}
+    values = {"name": "c", "type": ChannelType.OPENAI, "models": ("gpt-4o-mini",), "keys": (Secret("sk-upstream-one"),)}
     return Channel(**{"id": 1, **values, **fields})
 
 
@@ -123,7 +123,7 @@ def test_the_test_model_goes_before_the_first_that_can_be_asked() -> None:
     [
         (refused(400, "bad"), 400, "The upstream answered with status 400. It says: bad"),
         (Answer(500, b"<html>"), 500, "The upstream answered with status 500."),
-        (refused(401, "Incorrect API key provided: sk-one."), 401, "Incorrect API key provided: ********."),
+        (refused(401, "Incorrect API key provided: sk-upstream-one."), 401, "Incorrect API key provided: ********."),
         (Answer(200, b'{"error": {"message": "no"}}'), 200, "error inside"),
         (Answer(200, b"<html>", [(b"content-type", b"text/html")]), 200, "not JSON"),
         (UpstreamTimeout("No answer within 5 s."), None, "No answer within 5 s."),
@@ -136,7 +136,7 @@ async def test_a_failure_says_why_and_never_shows_the_key(
     result, _ = await verdict(channel(), answer)
     assert (result.passed, result.http_status, result.response_ms) == (False, status, None)
     assert reason in result.reason
-    assert "sk-one" not in result.reason
+    assert "sk-upstream-one" not in result.reason
 
 
 async def test_the_next_key_is_tried_when_one_is_refused_and_not_when_the_channel_fails() -> None:

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tollway.config.channel import Channel, ChannelType
 from tollway.config.secret import Secret
 from tollway.config.settings import Settings
-from tollway.gateway.data_dir import DataDirError, open_data_dir
-from tollway.gateway.store import tokens, users
+from tollway.gateway.data_dir import FINGERPRINT, DataDirError, open_data_dir
+from tollway.gateway.secrets_at_rest import Vault
+from tollway.gateway.store import channels, options, tokens, users
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +26,7 @@ from tollway.config.settings import Settings
 from tollway.gateway.data_dir import open_data_dir
 
 async def main():
-    opened = await open_data_dir(Settings(data_dir=Path(sys.argv[1])))
+    opened = await open_data_dir(Settings(data_dir=Path(sys.argv[1]), database_url=sys.argv[2]))
     print(opened.vault.token_hash("sk-same"))
     await opened.store.close()
 
@@ -64,7 +66,7 @@ def test_what_is_made_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 def test_processes_that_start_at_once_agree_on_one_secret(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", OPEN, str(tmp_path / "data")]
+    command = [sys.executable, "-c", OPEN, str(tmp_path / "data"), ""]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(STARTS_AT_ONCE)]
     printed = {process.communicate(timeout=50)[0] for process in started}
     assert [process.returncode for process in started] == [0] * STARTS_AT_ONCE
@@ -100,10 +102,51 @@ async def test_no_second_secret_is_made_beside_keys_that_were_written_under_a_fi
     assert not (settings.data_dir / "crypto_secret").exists()
 
 
-async def test_a_new_secret_is_made_where_nothing_was_written_under_another(settings: Settings) -> None:
-    before = await hash_under(settings)
-    (settings.data_dir / "crypto_secret").unlink()
-    assert await hash_under(settings) != before
+async def test_nor_beside_a_database_that_has_had_another_node(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/shared.db"
+    await hash_under(Settings(data_dir=tmp_path / "first", database_url=url))
+    with pytest.raises(DataDirError, match="CRYPTO_SECRET is not set"):
+        await open_data_dir(Settings(data_dir=tmp_path / "second", database_url=url))
+    assert not (tmp_path / "second" / "crypto_secret").exists()
+
+
+async def test_another_secret_than_the_databases_is_refused_before_a_key_is_made(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    first = Settings(
+        data_dir=tmp_path / "first", database_url=empty_database_url, crypto_secret=Secret("the secret of all nodes")
+    )
+    await hash_under(first)
+    with pytest.raises(DataDirError, match=r"^CRYPTO_SECRET is not the one under which"):
+        await open_data_dir(replace(first, data_dir=tmp_path / "second", crypto_secret=Secret("that of one of them")))
+    await hash_under(replace(first, data_dir=tmp_path / "third"))
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql", "mariadb-local"], indirect=True)
+def test_of_nodes_that_start_at_once_with_secrets_of_their_own_one_serves(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    commands = [[sys.executable, "-c", OPEN, str(tmp_path / str(i)), empty_database_url] for i in range(2)]
+    started = [subprocess.Popen(each, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for each in commands]
+    said = {process.communicate(timeout=50)[1]: process.returncode for process in started}
+    assert sorted(process.returncode for process in started) == [0, 1]
+    assert all("DataDirError: CRYPTO_SECRET is not set" in error for error, status in said.items() if status)
+
+
+async def test_a_database_without_a_fingerprint_is_judged_by_its_channels_keys(settings: Settings) -> None:
+    opened = await open_data_dir(settings)
+    channel = Channel(0, "c", ChannelType.OPENAI, ("m",), keys=(Secret("sk-upstream"),))
+    await channels.create(opened.store, opened.vault, channel, now_ms=1)
+    await options.unset(opened.store, FINGERPRINT, now_ms=1)
+    await opened.store.close()
+    (settings.data_dir / "crypto_secret").rename(kept := settings.data_dir / "kept")
+    with pytest.raises(DataDirError, match="CRYPTO_SECRET is not the one"):
+        await open_data_dir(replace(settings, crypto_secret=Secret("a secret from outside")))
+    right = replace(settings, crypto_secret=Secret(kept.read_text().strip()))
+    opened = await open_data_dir(right)
+    stored = (await options.list_all(opened.store))[FINGERPRINT]
+    await opened.store.close()
+    assert Vault(right.crypto_secret).has_fingerprint(stored)
 
 
 @pytest.mark.parametrize("content", [b"", b"short\n", b"\xff" * 40], ids=["empty", "cut short", "no text"])

@@ -19,6 +19,8 @@ from tollway.gateway.explain import Balance, Explanation, World, explain
 from tollway.middleware.routing.plan import ChannelIndex
 from tollway.middleware.state import Principal
 
+from .conftest import Tollway
+
 CHAT = next(operation for operation in OPERATIONS if operation.name == "chat_completions")
 IMAGES = next(operation for operation in OPERATIONS if operation.name == "images_generations")
 PRICES = PriceBook({"m": Price("m", input=Decimal(1), output=Decimal(2)), "free": Price("free")})
@@ -104,6 +106,22 @@ def test_what_is_held_is_the_input_and_the_output_that_is_allowed() -> None:
     assert unlimited.reserved == 9 + 20
 
 
+def test_an_answer_is_cut_to_what_the_balance_covers() -> None:
+    clamping = Options(default_max_tokens=999, clamp_max_tokens=True)
+    for call in (Call(CHAT, "m", "m"), Call(CHAT, "m", "m", body=b'{"max_tokens":500}', output_limit=500)):
+        found = ask(channel(1), call=call, balance=Balance(50), options=clamping)
+        assert found.cost is not None
+        assert (found.refusal, found.affordable) == (None, 1)
+        assert found.cost.cut_to is not None
+        assert 20 < found.cost.cut_to < found.cost.reserved <= 50
+    poor = ask(channel(1), balance=Balance(1), options=clamping)
+    assert poor.refusal is not None
+    assert poor.refusal.code == "insufficient_quota"
+    rich = ask(channel(1), balance=Balance(100_000), options=clamping)
+    assert rich.cost is not None
+    assert rich.cost.cut_to is None
+
+
 def test_a_balance_covers_so_many_such_calls() -> None:
     found = ask(channel(1), balance=Balance(100_000, token=50_000), options=Options(default_max_tokens=999))
     assert found.cost is not None
@@ -181,7 +199,7 @@ def test_the_command_explains_a_user_and_a_token_and_a_body(done: Callable[..., 
     assert (found["model"], found["served_as"], found["refusal"]) == ("o3-mini-high", "o3-mini", None)
     assert found["candidates"][0]["upstream_model"] == "o3-mini"
     assert found["candidates"][0]["provider"] == "Echo"
-    assert done("explain", "--token-id", 1, "--model", "echo")["refusal"]["code"] == "token_quota_exhausted"
+    assert done("explain", "--token", 1, "--model", "echo")["refusal"]["code"] == "token_quota_exhausted"
     body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1000, "n": 2})
     sized = done("explain", "--user", "ann", "--model", "echo", "--body", "-", stdin=body)
     assert 2000 <= sized["cost"]["reserved"] <= 2020
@@ -189,3 +207,25 @@ def test_the_command_explains_a_user_and_a_token_and_a_body(done: Callable[..., 
     assert sized["affordable_requests"] == 1_000_000 // sized["cost"]["reserved"]
     named = json.dumps({"input": "hi", "model": "echo"})
     assert done("explain", "--user", "ann", "--operation", "embeddings", "--body", "-", stdin=named)["refusal"] is None
+
+
+def test_budgets_that_pay_bound_what_may_be_spent(done: Callable[..., Any], tollway: Tollway) -> None:
+    done("user", "create", "--username", "ann", "--quota", 1_000_000, "--group", "vip")
+    done("token", "create", "--user", "ann", "--name", "t", "--unlimited")
+    done("channel", "create", "--name", "e", "--type", "echo", "--models", "echo", "--group", "vip")
+    for whose, amount in (("--user", 600_000), ("--token", 500_000), ("--group", 400_000)):
+        of = {"--user": "ann", "--token": "t", "--group": "vip"}[whose]
+        done("budget", "set", whose, of, "--period", "daily", "--amount", amount)
+    done("user", "create", "--username", "bob", "--quota", 7)
+    done("budget", "set", "--group", "default", "--period", "daily", "--amount", 1)
+    by_token = done("explain", "--token", 1, "--model", "echo")
+    assert [each["remain_quota"] for each in by_token["budgets"]] == [600_000, 500_000, 400_000]
+    assert by_token["available"] == 400_000
+    assert [each["kind"] for each in done("explain", "--user", "ann", "--model", "echo")["budgets"]] == [
+        "user",
+        "group",
+    ]
+    text = tollway("explain", "--token", 1, "--model", "echo").out
+    assert "The daily budget of the group vip leaves $0.80 of $0.80 until " in text
+    done("budget", "set", "--token", "t", "--period", "daily", "--amount", 1)
+    assert done("explain", "--token", 1, "--model", "echo")["refusal"]["code"] == "budget_exceeded"

@@ -52,14 +52,18 @@ REFUSED = {
     "a name of two tokens": (
         ("token", "delete", "laptop"),
         1,
-        "'laptop' may be any of the tokens 1, 2: say which with",
+        "'laptop' may be any of the tokens 1, 2: in its place say --id 2",
     ),
     "a name of two channels": (
         ("channel", "delete", "e"),
         1,
-        "'e' may be any of the channels 1, 3: say which with --id",
+        "'e' may be any of the channels 1, 3: in its place say --id 3",
     ),
-    "a name that is an id": (("user", "delete", "1"), 1, "'1' may be any of the users 1, 2: say which with --username"),
+    "a name that is an id": (
+        ("user", "delete", "1"),
+        1,
+        "'1' may be any of the users 1, 2: in its place say --username 1",
+    ),
     "nobody's name": (("user", "delete", "bob"), 1, "the user 'bob' does not exist"),
     "nobody's id": (("token", "delete", "9"), 1, "the token 9 does not exist"),
     "an id beyond 64 bits": (("token", "delete", "9" * 5000), 1, "does not exist"),
@@ -88,3 +92,40 @@ def test_what_was_deleted_has_no_name_any_more(done: Done, tollway: Tollway) -> 
     assert done("token", "disable", "laptop")["id"] == 2
     done("user", "delete", "ann")
     assert tollway("user", "delete", "ann").status == 1
+
+
+FLAGS = {
+    "logs of a key": ("logs", "--token", "ci"),
+    "logs of a key that is gone": ("logs", "--token", "99"),
+    "logs of a channel": ("logs", "--channel", "f"),
+    "logs of a user by id": ("logs", "--user", "2"),
+    "a key to explain": ("explain", "--token", "ci", "--model", "m"),
+    "a user to explain": ("explain", "--user", "2", "--model", "m"),
+}
+
+
+@pytest.mark.parametrize("argv", FLAGS.values(), ids=FLAGS)
+@pytest.mark.usefixtures("things")
+def test_flags_take_names_and_ids_too(argv: tuple[str, ...], tollway: Tollway) -> None:
+    assert tollway(*argv).status == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("logs", "--token", "laptop"), "argument --token: 'laptop' may be any of 1, 2: give the id"),
+        (("logs", "--channel", "nope"), "argument --channel: the channel 'nope' does not exist"),
+        (("explain", "--token", "laptop", "--model", "m"), "argument --token: 'laptop' may be any of 1, 2"),
+    ],
+)
+@pytest.mark.usefixtures("things")
+def test_flags_that_are_not_clear_are_refused(argv: tuple[str, ...], said: str, tollway: Tollway) -> None:
+    ended = tollway(*argv)
+    assert (ended.status, said in ended.err) == (1, True)
+
+
+@pytest.mark.usefixtures("things")
+def test_a_second_key_of_a_name_is_wondered_at(tollway: Tollway, done: Done) -> None:
+    assert "has another key of this name: 3" in tollway("token", "create", "--user", "ann", "--name", "ci").err
+    assert len(done("token", "create", "--user", "ann", "--name", "ci")["warnings"]) == 1
+    assert done("token", "create", "--user", "ann", "--name", "new")["warnings"] == []

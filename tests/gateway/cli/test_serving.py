@@ -111,7 +111,13 @@ def test_each_demonstration_has_one_fresh_key_and_the_rest_once(tmp_path: Path) 
 
 
 def test_a_demonstration_is_led_to_no_other_gateways_data(tmp_path: Path) -> None:
-    elsewhere = {"SQL_DSN": "root:pw@host/x", "SQLITE_PATH": "other.db", "DATA_DIR": "other", "CRYPTO_SECRET": "short"}
+    elsewhere = {
+        "SQL_DSN": "root:pw@host/x",
+        "LOG_SQL_DSN": "root:pw@host/logs",
+        "SQLITE_PATH": "other.db",
+        "DATA_DIR": "other",
+        "CRYPTO_SECRET": "short",
+    }
     with running("demo", "--port", "0", "--json", cwd=tmp_path, **elsewhere) as process:
         assert process.stdout is not None
         assert ask(f"{json.loads(process.stdout.readline())['address']}/readyz", "") == 200
@@ -135,7 +141,15 @@ def test_commands_work_beside_a_server_and_it_takes_them_over(tmp_path: Path, un
             [*TOLLWAY, "serve", "--port", str(unused_port), *where], cwd=tmp_path, capture_output=True, text=True
         )
         assert (taken.returncode, taken.stderr.count("\n")) == (1, 1)
-        assert f"PORT {unused_port} cannot be listened on" in taken.stderr
+        assert f"PORT {unused_port} cannot be listened on: Address already in use; try PORT=3001" in taken.stderr
+
+
+def test_workers_are_a_setting_too(tmp_path: Path, unused_port: int) -> None:
+    with running("serve", "--port", str(unused_port), "--data-dir", "d", cwd=tmp_path, WORKERS="2") as process:
+        assert ask(f"http://127.0.0.1:{unused_port}/readyz", "") == 200
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        commands = [Path(f"/proc/{child}/cmdline").read_text() for child in children]
+        assert sum("spawn_main" in command for command in commands) == 2
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from typing import Any
 
 from .test_serving import CHAT, ask, once, running
 
+SEEN_WITHIN_S = 2.0
+"""The promised second, and one for a machine that has other things to do."""
 PRICE = ("price", "set", "echo", "--input", "1", "--output", "1")
 
 STEPS: tuple[tuple[tuple[str, ...], int], ...] = (
@@ -41,5 +43,7 @@ def test_a_server_takes_over_what_is_changed_beside_it(tmp_path: Path) -> None:
         assert ask(f"{address}/readyz", "") == 200
         for argv, status in STEPS:
             done(*argv)
-            time.sleep(1)
-            assert (argv, ask(f"{address}/v1/chat/completions", key, CHAT)) == (argv, status)
+            changed = time.monotonic()
+            while (seen := ask(f"{address}/v1/chat/completions", key, CHAT)) != status:
+                assert time.monotonic() - changed < SEEN_WITHIN_S, (argv, seen, status)
+                time.sleep(0.05)

@@ -21,7 +21,7 @@ ONE = "mystery has no price, so it is not served; see `tollway price set`"
 
 def test_a_model_without_a_price_is_warned_of(tollway: Tollway) -> None:
     ended = tollway(*ECHO, "--name", "e", "--models", "gpt-4o-mini,mystery")
-    assert (ended.status, ended.err) == (0, f"tollway channel: warning: {ONE}\n")
+    assert (ended.status, ended.err) == (0, f"tollway: warning: {ONE}\n")
     ended = tollway("channel", "update", "e", "--models", "mystery,riddle")
     assert "mystery, riddle have no price, so they are not served" in ended.err
     assert tollway("channel", "update", "e", "--weight", 2).err == ""
@@ -35,7 +35,7 @@ def test_warnings_are_a_part_of_the_json(done: Done) -> None:
 @pytest.mark.parametrize(
     "remedy",
     [
-        ("price", "set", "mystery", "--input", 1),
+        ("price", "set", "mystery", "--input", 1, "--output", 1),
         ("price", "set", "mys*", "--per-call", 1),
         ("option", "set", "accept_unknown_models", "true"),
     ],
@@ -118,7 +118,7 @@ def test_a_price_is_shown_whether_shipped_or_own(done: Done, tollway: Tollway) -
     shipped = done("price", "show", "gpt-4o-mini")
     assert (shipped["input"], shipped["output"], shipped["own"]) == ("0.15", "0.6", False)
     assert done("price", "show", "o3-mini-high")["priced_as"] == "o3-mini"
-    done("price", "set", "gpt-4o-m*", "--input", 1, "--source", "me")
+    done("price", "set", "gpt-4o-m*", "--input", 1, "--output", 0, "--source", "me")
     assert done("price", "show", "gpt-4o-mini") == shipped
     own = done("price", "show", "gpt-4o-mega")
     assert (own["priced_as"], own["input"], own["source"], own["own"]) == ("gpt-4o-m*", "1", "me", True)
@@ -137,6 +137,19 @@ def test_options_fit_the_terminal(columns: int, widest: int, tollway: Tollway, m
     monkeypatch.setenv("COLUMNS", str(columns))
     lines = tollway("option", "list").out.splitlines()
     assert max(map(len, lines)) <= widest
-    assert "retry_next = 7" in lines
+    assert "retry_next = 7 (set; default: 3)" in lines
+    assert "retry_same = 1 (default)" in lines
     assert all(any(line.startswith(f"{name} = ") for line in lines) for name in Options.__slots__)
-    assert "Default: 3" in " ".join(line.strip() for line in lines)
+
+
+def test_options_are_listed_by_name_and_pattern(done: Done, tollway: Tollway) -> None:
+    assert [each["name"] for each in done("option", "list", "clamp*")] == ["clamp_max_tokens"]
+    assert [each["name"] for each in done("option", "list", "RetryTimes")] == ["retry_next"]
+    ended = tollway("option", "list", "clamp_max_token")
+    assert (ended.status, "did you mean clamp_max_tokens?" in ended.err) == (2, True)
+
+
+def test_an_option_is_set_in_one_word_too(done: Done, tollway: Tollway) -> None:
+    assert done("option", "set", "retry_next=7") == {"name": "retry_next", "value": "7"}
+    ended = tollway("option", "set", "retry_next")
+    assert (ended.status, "argument VALUE: is missing" in ended.err) == (2, True)

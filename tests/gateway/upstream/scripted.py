@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.sockets import break_off
+
 
 class Peer:
     """The upstream's end of one connection. `number` counts connections from 0."""
@@ -104,7 +106,7 @@ async def upstream(script: Script, *, host: str = "127.0.0.1") -> AsyncIterator[
             task.cancel()
         results = await asyncio.gather(*playing, return_exceptions=True)
         for peer in server.peers:
-            peer.writer.transport.abort()
+            break_off(peer.writer)
         await asyncio.sleep(0)
     failures = [result for result in results if isinstance(result, Exception)]
     assert failures == []

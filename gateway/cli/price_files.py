@@ -1,0 +1,123 @@
+"""Prices from and to files: rows of a price file, and New API's ratio maps."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ...config.groups import GROUP_RATIO, GroupRatios, dump_exact
+from ...config.price_book import PriceBook
+from ...config.price_text import to_toml
+from ...config.pricing import Price, PriceError
+from ...config.ratios import Imported, export_ratios, import_ratios
+from ..store import Store, Transaction, groups, options, prices
+from .failures import Failure, Usage
+from .output import clean, tell
+from .session import now_ms, opened_store
+
+MOST_BYTES = 16 * 1024 * 1024
+LONGEST_MODEL = 255
+
+
+async def import_prices(arguments: Namespace) -> int:
+    """Store every price of a file, or none of them."""
+    text = read_input(arguments.file)
+    try:
+        found = _read(text, arguments.format or ("ratios" if text.lstrip().startswith("{") else "toml"), arguments.file)
+        rows = {model: to_toml({model: replace(price, model=model)}) for model, price in found.prices.items()}
+        for model, row in rows.items():  # what is stored must be what the relay can read
+            _check_name(model)
+            PriceBook.load(row)
+    except PriceError as error:
+        problem = error.problem if error.field == "file" else error
+        raise Failure(f"{arguments.file}: {problem}; nothing was imported") from None
+    shipped = {model for model, price in PriceBook.builtin().prices.items() if _is_as(price, found.prices.get(model))}
+    async with opened_store(arguments, create=True) as store:
+        # What replaces a price of one's own is never left out.
+        skipped = shipped - {row.model for row in await prices.list_all(store)}
+        rows = {model: row for model, row in rows.items() if model not in skipped}
+        await store.run(lambda transaction: _put(transaction, rows, found.groups))
+    warn(found.left_out)
+    document = {
+        "imported": sorted(rows),
+        "as_shipped": sorted(skipped),
+        "options": sorted(found.groups),
+        "left_out": list(found.left_out),
+    }
+    said = f"{len(rows)} prices are set" + (f", and {' and '.join(found.groups)}" if found.groups else "")
+    if skipped:
+        said += f"; {len(skipped)} are as shipped, and stay so"
+    return tell(arguments, document, f"{said}.")
+
+
+def _is_as(shipped: Price, price: Price | None) -> bool:
+    """Whether it is the shipped price, wherever it comes from."""
+    if price is None:
+        return False
+    # In dollars, as it is stored: the currency that it is published in is told of the shipped one only.
+    return to_toml({"": replace(price, source=shipped.source, checked=shipped.checked)}) == to_toml({"": shipped})
+
+
+async def _put(transaction: Transaction, rows: Mapping[str, str], ratios: Mapping[str, str]) -> None:
+    moment = now_ms()
+    for model, row in rows.items():
+        await prices.put(transaction, model, row, now_ms=moment)
+    if ratios:
+        await options.set_many(transaction, ratios, now_ms=moment)
+
+
+def _read(text: str, format: str, source: str) -> Imported:
+    if format == "ratios":
+        origin = "New API's ratios" if source == "-" else f"New API's ratios, {Path(source).name}"
+        return import_ratios(text, source=origin, checked=datetime.now(UTC).date())
+    return Imported(PriceBook.load(text).prices, {})
+
+
+def _check_name(model: str) -> None:
+    if not 1 <= len(model) <= LONGEST_MODEL or not model.isprintable():
+        raise PriceError(model, "model", f"must be a name of 1 to {LONGEST_MODEL} printable characters")
+
+
+async def export_prices(arguments: Namespace, book: Mapping[str, Price]) -> int:
+    """Print these prices; as ratios with those of the groups, and what they cannot say to standard error."""
+    if arguments.format == "toml":
+        print(to_toml(book), end="", flush=True)
+        return 0
+    async with opened_store(arguments) as store:
+        given = await _group_options(store)
+    exported = export_ratios(book)
+    print(dump_exact({**exported.maps, **given}), flush=True)
+    warn(exported.unsaid)
+    return 0
+
+
+async def _group_options(store: Store) -> Mapping[str, object]:
+    ratios = GroupRatios.from_options(await options.list_all(store))
+    own = {group.name: group.ratio for group in await groups.list_all(store)}
+    maps: dict[str, object] = {GROUP_RATIO: {**ratios.ratios, **own}}
+    return maps | ({"GroupGroupRatio": ratios.special} if ratios.special else {})
+
+
+def warn(sentences: tuple[str, ...]) -> None:
+    for sentence in sentences:
+        print(f"tollway: not told: {clean(sentence)}", file=sys.stderr)
+
+
+def read_input(name: str) -> str:
+    """The text of a file, or of standard input for "-". Raises `Failure`, `Usage`."""
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(MOST_BYTES + 1)
+        else:
+            with open(name, "rb") as file:
+                data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise Failure(f"{name} cannot be read: {error.strerror or error}") from None
+    if len(data) > MOST_BYTES:
+        raise Usage(f"argument FILE: must be at most {MOST_BYTES // (1024 * 1024)} MiB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Usage("argument FILE: must be text in UTF-8") from None

@@ -1,0 +1,156 @@
+"""The audit sees every figure that does not fit, and nothing where all do; on every engine."""
+
+import re
+import time
+from pathlib import Path
+from typing import cast
+
+import pytest
+from sqlalchemy import delete, insert, update
+from tollway.config.live import Live
+from tollway.config.options import Options
+from tollway.config.settings import Settings
+from tollway.gateway.ledger import open_ledger
+from tollway.gateway.ledger.audit import audit
+from tollway.gateway.ledger.journal import Journal
+from tollway.gateway.ledger.opening import journal_folder
+from tollway.gateway.ledger.records import encode
+from tollway.gateway.store import Store, audits, charges, leases, users
+from tollway.gateway.store import logs as logs_of
+from tollway.gateway.store.batch import Batch
+from tollway.gateway.store.engine import Query, Row
+from tollway.gateway.store.leases import Kind, Subject
+from tollway.gateway.store.logs import LogFilter
+from tollway.gateway.store.records import ChargeRecord
+from tollway.gateway.store.schema import grants, hourly, logs
+from tollway.gateway.store.schema import leases as leases_table
+from tollway.gateway.store.schema import users as users_table
+
+pytestmark = pytest.mark.anyio
+
+HOUR = 3_600_000
+
+
+@pytest.fixture
+async def store(store: Store) -> Store:
+    """A user with a lease, two charges in two hours, one of them in the hour before last."""
+    user_id = await users.create(store, username="ann", quota=1000, now_ms=1)
+    await leases.join(store, "h", host="", now_ms=1)
+    await leases.take(store, "h", Subject(Kind.USER, user_id), need=300, extra=0)
+    records = tuple(ChargeRecord(hour * HOUR, user_id, 10, model="m", unlimited=True) for hour in (5, 7))
+    await charges.flush(store, Batch("h", 0, 2, records), 1)
+    return store
+
+
+async def promises(store: Store, folder: Path) -> set[str]:
+    return {each.promise for each in (await audit(store, None, folder)).differences}
+
+
+async def test_a_sound_system_is_clean(store: Store, tmp_path: Path) -> None:
+    found = await audit(store, None, tmp_path)
+    assert (found.clean, found.waiting, found.differences) == (True, 0, [])
+
+
+DAMAGES = {
+    "a balance": (update(users_table).values(quota=users_table.c.quota + 1), "granted = left + leased + charged"),
+    "a lease": (update(leases_table).values(amount=leases_table.c.amount - 1), "granted = left + leased + charged"),
+    "a grant": (insert(grants).values(user_id=1, amount=5, created_at=1), "granted = left + leased + charged"),
+    "an hour": (update(hourly).where(hourly.c.hour == 7 * HOUR).values(quota=11), "hour = sum of its log rows"),
+    "a lost row": (delete(logs).where(logs.c.created_at == 7 * HOUR), "hour = sum of its log rows"),
+    "a lost hour": (delete(hourly).where(hourly.c.hour == 7 * HOUR), "charged = sum of its hours"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_every_damage_is_seen(damage: str, store: Store, tmp_path: Path) -> None:
+    statement, promise = DAMAGES[damage]
+    await store.run(lambda transaction: transaction.change(statement))
+    assert promise in await promises(store, tmp_path)
+
+
+async def test_rows_that_retention_took_away_are_no_difference(store: Store, tmp_path: Path) -> None:
+    await store.change(delete(logs).where(logs.c.created_at == 5 * HOUR))
+    assert await promises(store, tmp_path) == set()
+
+
+class TrimmedMeanwhile:
+    """A store whose oldest rows go after each question."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    async def one(self, query: Query) -> Row | None:
+        found = await self.store.one(query)
+        await logs_of.trim(self.store, before_ms=8 * HOUR)
+        return found
+
+    async def all(self, query: Query) -> list[Row]:
+        found = await self.store.all(query)
+        await logs_of.trim(self.store, before_ms=8 * HOUR)
+        return found
+
+
+async def test_rows_that_go_during_the_audit_are_no_difference(store: Store) -> None:
+    assert await audits.aggregates(cast("Store", TrimmedMeanwhile(store))) == []
+    assert await logs_of.count(store, LogFilter()) == 0
+
+
+async def test_a_journal_that_is_older_than_what_is_kept_of_the_log_is_sound(store: Store, tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, holder="h", installation=await leases.installation_id(store), limit_bytes=2**24)
+    now = time.time_ns() // 1_000_000
+    moments = (5 * HOUR, 7 * HOUR, now - 30 * HOUR, now)
+    for moment in moments:
+        journal.settle(0, encode(ChargeRecord(moment, 1, 10, model="m", unlimited=True)))
+    later = tuple(ChargeRecord(moment, 1, 10, model="m", unlimited=True) for moment in moments[2:])
+    await charges.flush(store, Batch("h", 2, 4, later), 1)
+    for trimmed in (0, 6 * HOUR, 8 * HOUR, now):
+        await logs_of.trim(store, before_ms=trimmed)
+        assert (await audit(store, None, tmp_path)).clean
+    # A row of today has not gone by its age.
+    await store.change(delete(logs))
+    (lost,) = [each for each in (await audit(store, None, tmp_path)).differences if "charge" in each.subject]
+    assert (lost.subject, lost.expected, lost.found) == ("charge h-4", 10, 0)
+    journal.flushed(4)
+    journal.close()
+
+
+async def test_journals_are_held_against_the_database(store: Store, tmp_path: Path) -> None:
+    installation = await leases.installation_id(store)
+    journal = Journal.create(tmp_path, holder="h", installation=installation, limit_bytes=2**24)
+    for quota in (10, 10, 4):
+        journal.settle(0, encode(ChargeRecord(5 * HOUR, 1, quota, model="m", unlimited=True)))
+    found = await audit(store, None, tmp_path)
+    assert (found.clean, found.waiting) == (True, 1)
+    await store.change(update(logs).where(logs.c.charge_id == "h-2").values(quota=9))
+    assert "journal = log row" in await promises(store, tmp_path)
+    journal.flushed(3)
+    journal.close()
+
+
+async def test_a_damaged_journal_is_named(store: Store, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    folder = journal_folder(tmp_path)
+    journal = Journal.create(folder, holder="h", installation=await leases.installation_id(store), limit_bytes=2**24)
+    for _ in range(5):
+        journal.settle(0, encode(ChargeRecord(5 * HOUR, 1, 10, model="m", unlimited=True)))
+    journal.close()
+    (path,) = folder.glob("*.journal")
+    content = bytearray(path.read_bytes())
+    third = [match.start() for match in re.finditer(b'"m"', content)][2]
+    content[third] ^= 1
+    path.write_bytes(content)
+    found = await audit(store, None, folder)
+    assert not found.clean
+    assert re.fullmatch(rf"{path.name}: bytes \d+ to \d+ are no record; charges 3 to 3 are lost, .*", found.damages[0])
+    seen = await leases.find(store, "h")
+    assert seen is not None
+    assert await leases.expire(store, seen)
+    async with open_ledger(store, settings, Live(Options())):
+        pass
+    (kept,) = folder.glob("*.damaged")
+    found = await audit(store, None, folder)
+    assert found.differences == []
+    assert kept.name in found.damages[0]
+    user = await users.by_id(store, 1)
+    assert user is not None
+    assert user.used_quota == 20 + 2 * 10  # of charges 3, 4 and 5 one could not be read
