@@ -1,6 +1,11 @@
-"""What every test shares: the asyncio backend for `anyio`, and `--fail-on-skip` for continuous integration."""
+"""
+What every test shares: the asyncio backend for `anyio`, the databases of `tests/servers.py`, and `--fail-on-skip` for
+continuous integration.
+"""
 
 import pytest
+
+pytest_plugins = ["tests.servers"]
 
 # Skips that stay skips under --fail-on-skip: the start of a node id, and why no runner can be asked to do better.
 ALLOWED_SKIPS: dict[str, str] = {}
@@ -14,6 +19,8 @@ def anyio_backend() -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=3, help="how often the tests that kill servers do so; soaks take 500")
+    parser.addoption("--pause", type=float, default=1.0, help="seconds without a database; soaks take 30")
     parser.addoption("--fail-on-skip", action="store_true", help="a skipped test fails the run, unless it is listed")
 
 

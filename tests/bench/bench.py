@@ -44,7 +44,7 @@ def started(target: Target, work: Path) -> Iterator[Running]:
     with (work / f"{target.name}.log").open("wb") as log:
         for last in (False, False, True):
             begun = time.perf_counter()
-            process = Process.start(target.command, core=TARGET_CORE, cwd=work, environ=target.environ, output=log)
+            process = Process.start(target.command, cores={TARGET_CORE}, cwd=work, environ=target.environ, output=log)
             try:
                 process.wait_until_ready(target.port, target.ready_path)
                 times.append(time.perf_counter() - begun)

@@ -91,7 +91,7 @@ def start_load(
     if load.events:
         command += ["-D", "-E", load.events]
     output = out.open("wb") if out else subprocess.PIPE
-    return Process.start([str(word) for word in command], core=LOAD_CORE, cwd=folder, output=output)
+    return Process.start([str(word) for word in command], cores={LOAD_CORE}, cwd=folder, output=output)
 
 
 def run_load(load: Load, client: Path, *, port: int, key: str, seconds: float, rate: float = 0.0) -> Outcome:

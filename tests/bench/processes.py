@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ class Process:
         cls,
         command: Sequence[str | Path],
         *,
-        core: int,
+        cores: Collection[int],
         cwd: Path,
         environ: Mapping[str, str] | None = None,
         output: IO[bytes] | int = subprocess.DEVNULL,
@@ -47,7 +47,7 @@ class Process:
                 stderr=None if output == subprocess.DEVNULL else output,
                 start_new_session=True,
                 # Before the program's first thread starts, so that all of them inherit it.
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=lambda: os.sched_setaffinity(0, cores),
             )
         )
 

@@ -33,7 +33,7 @@ def one_load(name: str, upstream_port: int, client: Path, work: Path, pace: floa
     # The command is `python -m module ...`: the profiler steps in between.
     command = target.command if spy else [sys.executable, "-m", "cProfile", "-o", str(stats), *target.command[1:]]
     with (work / "profile.log").open("wb") as log:
-        process = Process.start(command, core=TARGET_CORE, cwd=work, environ=target.environ, output=log)
+        process = Process.start(command, cores={TARGET_CORE}, cwd=work, environ=target.environ, output=log)
         recorder = None
         try:
             process.wait_until_ready(target.port, target.ready_path)

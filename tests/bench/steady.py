@@ -104,7 +104,7 @@ def run(given: argparse.Namespace) -> list[str]:
         stack.callback(upstream.stop)
         target = TARGETS["tollway"](given.work, upstream_port)
         log = stack.enter_context((given.work / "steady.log").open("wb"))
-        process = Process.start(target.command, core=TARGET_CORE, cwd=given.work, environ=target.environ, output=log)
+        process = Process.start(target.command, cores={TARGET_CORE}, cwd=given.work, environ=target.environ, output=log)
         stack.callback(process.stop)
         process.wait_until_ready(target.port, target.ready_path)
         idle = read(target, process)

@@ -1,4 +1,4 @@
-"""The three that are compared: nginx, a proxy without features, and Tollway with all of them on."""
+"""What is compared: nginx, a proxy without features, and Tollway with all of them on, on SQLite or another database."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def build_tools(work: Path) -> tuple[Path, Path]:
 
 def start_upstream(tool: Path) -> tuple[Process, int]:
     port = free_port()
-    process = Process.start([tool, "-p", str(port)], core=LOAD_CORE, cwd=tool.parent)
+    process = Process.start([tool, "-p", str(port)], cores={LOAD_CORE}, cwd=tool.parent)
     process.wait_until_ready(port, "/")
     return process, port
 
@@ -73,11 +73,11 @@ def nginx(work: Path, upstream: int) -> Target:
     return Target("nginx", [shutil.which("nginx") or "nginx", "-p", str(work), "-c", str(config)], port, "sk-bench")
 
 
-def tollway(work: Path, upstream: int) -> Target:
+def tollway(work: Path, upstream: int, name: str = "tollway", sql_dsn: str = "") -> Target:
     """A new data directory with a user, a key and a channel; balance, limits, metrics, charges and access log on."""
-    port, data_dir = free_port(), work / "tollway-data"
+    port, data_dir = free_port(), work / f"{name}-data"
     shutil.rmtree(data_dir, ignore_errors=True)
-    environ = {"DATA_DIR": str(data_dir), "PORT": str(port)}
+    environ = {"DATA_DIR": str(data_dir), "PORT": str(port), "SQL_DSN": sql_dsn}
     program = [sys.executable, "-m", "tollway.gateway"]
 
     def create(words: str) -> dict[str, Any]:
@@ -95,10 +95,20 @@ def tollway(work: Path, upstream: int) -> Target:
         f"token create --user bench --name bench --group default --quota {10**12}"
         f" --requests-per-minute {10**6} --tokens-per-minute {10**9} --parallel-requests {10**4}"
     )
-    return Target("tollway", [*program, "serve"], port, token["key"], ready_path="/healthz", environ=environ)
+    return Target(name, [*program, "serve"], port, token["key"], ready_path="/healthz", environ=environ)
 
 
-TARGETS: dict[str, Callable[[Path, int], Target]] = {"nginx": nginx, "raw": raw, "tollway": tollway}
+def tollway_sql(work: Path, upstream: int) -> Target:
+    """The same on the database that BENCH_SQL_DSN names, which is to be empty."""
+    return tollway(work, upstream, "tollway-sql", os.environ["BENCH_SQL_DSN"])
+
+
+TARGETS: dict[str, Callable[[Path, int], Target]] = {
+    "nginx": nginx,
+    "raw": raw,
+    "tollway": tollway,
+    "tollway-sql": tollway_sql,
+}
 
 
 def available(names: list[str]) -> list[str]:

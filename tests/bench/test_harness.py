@@ -40,3 +40,8 @@ def test_steady_load_leaves_nothing_behind(tmp_path: Path) -> None:
     done = run("steady.py", *sizes, "--work", str(tmp_path))
     assert done.stdout.endswith("\nsteady\n")
     assert "64 streams at once: 64 whole" in done.stdout
+
+
+def test_more_workers_are_compared(tmp_path: Path) -> None:
+    done = run("workers.py", "--workers", "1,2", "--seconds", "0.3", "--rounds", "1", "--work", str(tmp_path))
+    assert [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:4]] == ["1", "2"]

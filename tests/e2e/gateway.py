@@ -82,7 +82,9 @@ class Gateway:
         self.served = served
         self.address = served.address
         assert app.snapshot is not None
+        assert app.ledger is not None
         self.snapshot = app.snapshot
+        self.ledger = app.ledger
 
     @property
     def base_url(self) -> str:
@@ -117,7 +119,7 @@ class Gateway:
         """The account's charges, oldest first, once everything that is settled has been written."""
 
         async def on_loop() -> list[LogRow]:
-            await self.snapshot.ledger.flush()
+            await self.ledger.flush()
             found = await logs.find(self.snapshot.store, logs.LogFilter(user_id=account.user_id))
             return list(reversed(found))
 
@@ -133,13 +135,14 @@ class Gateway:
 
     def held(self, account: Account) -> tuple[int, int]:
         """What is held of user and token at this moment."""
-        ledger = self.snapshot.ledger
-        token = ledger.tokens.get(account.token_id)
-        return ledger.users[account.user_id].held, token.held if token is not None else 0
+        core = self.ledger.core
+        purses = core.users.get(account.user_id), core.tokens.get(account.token_id)
+        user, token = (0 if purse is None else purse.held for purse in purses)
+        return user, token
 
     def balance(self, account: Account) -> Balance:
         async def on_loop() -> Balance:
-            await self.snapshot.ledger.flush()
+            await self.ledger.flush()
             user = await users.by_id(self.snapshot.store, account.user_id)
             (token,) = await tokens.by_ids(self.snapshot.store, [account.token_id])
             assert user is not None

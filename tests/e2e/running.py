@@ -114,6 +114,10 @@ class Process:
     def terminate(self) -> None:
         self.popen.send_signal(signal.SIGTERM)
 
+    def kill(self) -> None:
+        """At once, with the workers."""
+        os.killpg(self.popen.pid, signal.SIGKILL)
+
     def ended(self, timeout: float = 20) -> int:
         """Wait for the end; the exit status."""
         self.out, self.err = self.popen.communicate(timeout=timeout)
@@ -121,29 +125,33 @@ class Process:
 
 
 @contextmanager
-def serving_process(data_dir: Path, **environ: str) -> Iterator[Process]:
-    """A server on `data_dir` in an environment that sets nothing but `environ`. It is killed if it is left running."""
+def serving_process(data_dir: Path, *flags: str, ready: bool = True, **environ: str) -> Iterator[Process]:
+    """
+    `tollway serve` with these flags, in an environment that sets nothing but `environ`. It is killed if it is left
+    running. `ready`: only once it is.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "PATH", "TMPDIR")}
     popen = subprocess.Popen(
-        [sys.executable, "-m", "tollway.gateway", "serve", "--port", str(port), "--data-dir", str(data_dir)],
+        [sys.executable, "-m", "tollway.gateway", "serve", "--port", str(port), "--data-dir", str(data_dir), *flags],
         env={**kept, **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     process = Process(f"http://127.0.0.1:{port}", popen)
     try:
         give_up = time.monotonic() + START_WITHIN_S
-        while not _is_ready(process.address):
+        while ready and not _is_ready(process.address):
             assert popen.poll() is None, "the server did not start"
             assert time.monotonic() < give_up, "the server did not start in time"
             time.sleep(0.03)
         yield process
     finally:
         if popen.poll() is None:
-            popen.kill()
+            process.kill()
             process.ended()
 
 

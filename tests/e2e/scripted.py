@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.sockets import break_off
+
 from .running import LoopThread
 
 Headers = dict[bytes, bytes]
@@ -123,7 +125,7 @@ def scripted_upstream(threads: LoopThread, script: Script) -> Iterator[ScriptedU
             task.cancel()
         results = await asyncio.gather(*playing, return_exceptions=True)
         for peer in upstream.peers:
-            peer.writer.transport.abort()
+            break_off(peer.writer)
         await asyncio.sleep(0)
         return list(results)
 

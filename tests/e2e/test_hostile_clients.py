@@ -11,7 +11,7 @@ import pytest
 
 from .gateway import Account
 from .running import Process, serving_process
-from .test_unwritten_charges import made
+from .test_waiting_charges import made
 from .wire import CHAT, ask
 
 MIB = 1024 * 1024

@@ -1,5 +1,6 @@
 """What is charged, once, to whom, and what happens when the balance does not cover it."""
 
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tollway.config.channel import ChannelType
 from tollway.config.settings import Settings
 from tollway.gateway.app import create_app
 from tollway.gateway.store import groups, options, prices
@@ -104,6 +106,25 @@ def test_a_refused_request_never_reaches_an_upstream(gateway: Gateway, upstream:
     answer = gateway.chat(account, CHAT | {"model": "flat"})
     assert (answer.status, answer.error["code"]) == (402, "insufficient_quota")
     assert unasked.connections == 0
+
+
+def test_a_request_for_more_than_there_is_money_is_refused(
+    gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    gateway.channel(account, upstream(always(whole(completion()))).url, models=("gpt-3.5-turbo-instruct",))
+    body = {"model": "gpt-3.5-turbo-instruct", "prompt": "a", "best_of": 2**62, "max_tokens": 10**9}
+    answer = gateway.ask("/v1/completions", account, body)
+    assert (answer.status, answer.error["code"]) == (402, "insufficient_quota")
+
+
+def test_who_cannot_pay_is_told_what_it_takes_and_how_it_takes_less(gateway: Gateway) -> None:
+    account = gateway.account(quota=100)
+    gateway.channel(account, type=ChannelType.ECHO)
+    told = gateway.chat(account, CHAT | {"max_tokens": 1_000_000}).error["message"]
+    assert re.fullmatch(
+        r"The balance does not cover this: it may cost \$0\.6\d+, of \$0\.0002 left\. Send a smaller max_tokens: .*",
+        told,
+    )
 
 
 def test_an_answer_that_costs_more_than_was_held_is_charged_in_full(gateway: Gateway, upstream: UpstreamOf) -> None:
@@ -233,8 +254,8 @@ def test_the_end_of_an_answer_is_charged_before_it_is_seen(
     for number, body in enumerate((CHAT, ASKING), 1):
         with gateway.open_chat(account, body) as client:
             client.read_until(b'"total_tokens": 1500}}' if number == 1 else DONE)
-            user = gateway.snapshot.ledger.users[account.user_id]
-            assert user.balance == 500_000 - number * QUOTA
+            user = gateway.ledger.core.users[account.user_id]
+            assert user.leased + user.left - user.owed == 500_000 - number * QUOTA
 
 
 UNITS: dict[str, tuple[str, dict[str, Any], bytes, int]] = {
@@ -243,6 +264,12 @@ UNITS: dict[str, tuple[str, dict[str, Any], bytes, int]] = {
         {"model": "dall-e-3", "prompt": "a cat", "n": 2, "size": "1024x1792", "quality": "hd"},
         b'{"created":1,"data":[{"b64_json":"AA=="},{"b64_json":"AA=="}]}',
         2 * 60_000,
+    ),
+    "a picture of a size that nobody has": (
+        "/v1/images/generations",
+        {"model": "dall-e-3", "prompt": "a cat", "size": "x" * 100_000, "quality": "y" * 100_000},
+        b'{"created":1,"data":[{"b64_json":"AA=="}]}',
+        20_000,
     ),
     "speech by its characters": ("/v1/audio/speech", {"model": "tts-1", "voice": "a", "input": "x" * 1000}, b"", 7500),
     "vectors by their tokens": (

@@ -4,12 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from tollway.config.channel import ChannelType
 from tollway.config.secret import Secret
 from tollway.config.settings import Settings
 from tollway.gateway.app import create_app
+from tollway.gateway.store import options
 
 from .conftest import UpstreamOf
-from .gateway import Account, Gateway
+from .gateway import Account, Gateway, now_ms
 from .running import served
 from .scripted import always, ends
 from .wire import CHAT, HELLO, JSON, MODEL, SERVER_ERROR, ask, chunk, completion, delta, sse_head, whole
@@ -131,3 +133,19 @@ def test_another_method(method: str, path: str, allowed: str, gateway: Gateway, 
         assert answer.body == b""
     else:
         assert answer.error["code"] == "method_not_allowed"
+
+
+def test_only_models_that_would_be_served_are_listed(gateway: Gateway, account: Account) -> None:
+    gateway.channel(account, models=(MODEL, "o3-mini-high", "mystery"), type=ChannelType.ECHO)
+
+    def listed() -> list[str]:
+        return [each["id"] for each in gateway.ask("/v1/models", account).json["data"]]
+
+    priced = [MODEL, "o3-mini-high"]
+    assert listed() == priced
+    assert gateway.ask("/v1/models/mystery", account).status == 404
+    gateway.change(lambda store, vault: options.set_many(store, {"accept_unknown_models": "true"}, now_ms=now_ms()))
+    try:
+        assert listed() == sorted([*priced, "mystery"])
+    finally:
+        gateway.change(lambda store, vault: options.unset(store, "accept_unknown_models", now_ms=now_ms()))

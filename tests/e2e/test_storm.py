@@ -83,5 +83,5 @@ def test_after_a_storm_everything_adds_up(gateway: Gateway, upstream: UpstreamOf
     balance = gateway.balance(account)
     assert (balance.quota, balance.used, balance.requests) == (DOLLAR - charged, charged, len(charges))
     assert (balance.token_remains, balance.token_used) == (DOLLAR - charged, charged)
-    assert gateway.snapshot.ledger.users[account.user_id].balance == DOLLAR - charged
-    assert gateway.snapshot.ledger.tokens[account.token_id].balance == DOLLAR - charged
+    assert gateway.balance(account).quota == DOLLAR - charged
+    assert gateway.balance(account).token_remains == DOLLAR - charged

@@ -136,6 +136,7 @@ class OpenRequest:
         body: dict[str, Any],
         path: str = "/v1/chat/completions",
         declared: int | None = None,
+        request_id: str = "",
     ) -> None:
         """`declared`: a Content-Length that is not the body's own."""
         data = json.dumps(body).encode()
@@ -143,8 +144,9 @@ class OpenRequest:
         self.socket = socket.create_connection((host, int(port)), timeout=10)
         head = (
             f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {declared or len(data)}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {declared or len(data)}\r\n"
         )
+        head += f"X-Request-Id: {request_id}\r\n\r\n" if request_id else "\r\n"
         self.socket.sendall(head.encode() + data)
         self.seen = b""
 
