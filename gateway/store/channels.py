@@ -197,14 +197,13 @@ async def _save(transaction: Transaction, channel_id: int, values: Mapping[str, 
 
 async def _write_abilities(transaction: Transaction, channel: Channel) -> None:
     await transaction.change(delete_from(abilities).where(abilities.c.channel_id == channel.id))
-    rest = {
-        "channel_id": channel.id,
-        "enabled": channel.status == ChannelStatus.ENABLED,
-        "priority": channel.priority,
-        "weight": channel.weight,
-    }
+    rest = (channel.id, channel.status == ChannelStatus.ENABLED, channel.priority, channel.weight)
     groups, models = dict.fromkeys(channel.groups), dict.fromkeys(channel.models)
-    await transaction.bulk(abilities, [{"group": group, "model": model} | rest for group in groups for model in models])
+    await transaction.bulk(
+        abilities,
+        ("group", "model", "channel_id", "enabled", "priority", "weight"),
+        [(group, model, *rest) for group in groups for model in models],
+    )
 
 
 async def _enable_abilities(transaction: Transaction, channel_id: int, status: ChannelStatus) -> None:

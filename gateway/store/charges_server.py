@@ -2,16 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy import Table, insert, select, text, update
+from sqlalchemy import Table, insert, text
 
 from .batch import COLUMNS, Batch, row_of
 from .leases import Kind
-from .schema import budget_periods, channels, holders, hourly, leases, log_cursors, logs, tokens, users
+from .schema import budget_periods, channels, hourly, leases, log_cursors, logs, tokens, users
 from .store import Store, Transaction
 from .sums import Sums
 
 MOST_ROWS = 250
 """Subjects of one statement."""
+HOURLY = tuple(column.name for column in hourly.columns)
+
+# As plain text: to compile what SQLAlchemy builds would take longer than to run it.
+CURSOR = text("SELECT flushed FROM holders WHERE id = :holder FOR UPDATE")
+MOVE_CURSOR = text("UPDATE holders SET flushed = :upto WHERE id = :holder")
+LOG_CURSOR = text("SELECT flushed FROM log_cursors WHERE holder = :holder FOR UPDATE")
+MOVE_LOG_CURSOR = text("UPDATE log_cursors SET flushed = :upto WHERE holder = :holder")
 
 
 async def flush(store: Store, batch: Batch, now_ms: int | None, *, with_logs: bool) -> int | None:
@@ -19,12 +26,11 @@ async def flush(store: Store, batch: Batch, now_ms: int | None, *, with_logs: bo
     sums = batch.sums
 
     async def work(transaction: Transaction) -> int | None:
-        mine = holders.c.id == batch.holder
-        row = await transaction.one(select(holders.c.flushed).where(mine).with_for_update())
+        row = await transaction.one(CURSOR.bindparams(holder=batch.holder))
         flushed = None if row is None else row["flushed"]
         if flushed != batch.after:
             return flushed
-        await transaction.change(update(holders).where(mine).values(flushed=batch.upto))
+        await transaction.change(MOVE_CURSOR.bindparams(holder=batch.holder, upto=batch.upto))
         await _count(transaction, batch.holder, sums, now_ms)
         if with_logs:
             await _write_logs(transaction, batch, sums)
@@ -38,15 +44,14 @@ async def flush_logs(store: Store, batch: Batch) -> int | None:
     sums = batch.sums
 
     async def work(transaction: Transaction) -> int | None:
-        mine = log_cursors.c.holder == batch.holder
-        row = await transaction.one(select(log_cursors.c.flushed).where(mine).with_for_update())
+        row = await transaction.one(LOG_CURSOR.bindparams(holder=batch.holder))
         flushed = batch.after if row is None else row["flushed"]
         if flushed != batch.after:
             return flushed
         if row is None:
             await transaction.insert(insert(log_cursors).values(holder=batch.holder, flushed=batch.upto))
         else:
-            await transaction.change(update(log_cursors).where(mine).values(flushed=batch.upto))
+            await transaction.change(MOVE_LOG_CURSOR.bindparams(holder=batch.holder, upto=batch.upto))
         await _write_logs(transaction, batch, sums)
         return flushed
 
@@ -67,17 +72,13 @@ async def _count(transaction: Transaction, holder: str, sums: Sums, now_ms: int 
     taken += [(Kind.TOKEN, *each) for each in sorted(sums.token_leases.items())]
     taken += [(Kind.BUDGET, *each) for each in sorted(sums.budgets.items())]
     await transaction.add_up(
-        leases, [{"holder": holder, "kind": int(kind), "subject": id, "amount": -quota} for kind, id, quota in taken]
+        leases, ("holder", "kind", "subject", "amount"), [(holder, int(kind), id, -quota) for kind, id, quota in taken]
     )
 
 
 async def _write_logs(transaction: Transaction, batch: Batch, sums: Sums) -> None:
-    rows = [dict(zip(COLUMNS, row_of(batch, index), strict=True)) for index in range(len(batch.records))]
-    await transaction.bulk(logs, rows)
-    names = [column.name for column in hourly.columns]
-    await transaction.add_up(
-        hourly, [dict(zip(names, (*key, *totals), strict=True)) for key, totals in sorted(sums.hours.items())]
-    )
+    await transaction.bulk(logs, COLUMNS, [row_of(batch, index) for index in range(len(batch.records))])
+    await transaction.add_up(hourly, HOURLY, [(*key, *totals) for key, totals in sorted(sums.hours.items())])
 
 
 async def _add(transaction: Transaction, table: Table, amounts: Mapping[str, Mapping[int, int]], **values: int) -> None:

@@ -1,6 +1,6 @@
 """What differs from database to database, behind one face: the store is the same on all of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from databases import Database
@@ -10,6 +10,9 @@ from sqlalchemy.engine import Dialect as CompilerDialect
 from .errors import StoreError
 
 Row: TypeAlias = Mapping[str, Any]
+Columns: TypeAlias = tuple[str, ...]
+Rows: TypeAlias = Sequence[tuple[Any, ...]]
+"""Their values, in the order of some `Columns`."""
 Query: TypeAlias = Select[*tuple[Any, ...]] | TextClause
 Statement: TypeAlias = Insert | Update | Delete | TextClause
 
@@ -65,21 +68,40 @@ class Engine(Protocol):
         """Insert `row`, or replace the named columns of the row that has its primary key."""
         ...
 
-    async def bulk(self, raw: Any, table: Table, rows: Sequence[Row]) -> None:
-        """Insert rows, one at least, that all have the keys of the first."""
+    async def bulk(self, raw: Any, table: Table, columns: Columns, rows: Rows) -> None:
+        """Insert rows, one at least."""
         ...
 
-    async def add_up(self, raw: Any, table: Table, rows: Sequence[Row]) -> None:
+    async def add_up(self, raw: Any, table: Table, columns: Columns, rows: Rows) -> None:
         """The same, but where a row has the primary key of one of them, what is no key is added to it."""
         ...
 
 
-def insert_text(dialect: CompilerDialect, statement: Insert, names: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """An INSERT of these columns as SQL with positional marks, and the order in which it takes their values."""
-    compiled = statement.compile(dialect=dialect, column_keys=list(names))
-    return compiled.string, tuple(compiled.positiontup or ())
+def insert_into(table: Table, _: Columns) -> Insert:
+    """The INSERT that fails where a row is there already."""
+    return table.insert()
 
 
-def values_of(rows: Sequence[Row], names: Sequence[str]) -> list[tuple[object, ...]]:
-    """What the rows have in these columns."""
-    return [tuple(row[name] for name in names) for row in rows]
+class Inserts:
+    """
+    INSERTs as SQL with positional marks. Each is compiled once: that takes longer than writing some rows.
+
+    `statement`: makes the INSERT of these columns into a table.
+    """
+
+    def __init__(self, dialect: CompilerDialect, statement: Callable[[Table, Columns], Insert]) -> None:
+        self._dialect = dialect
+        self._statement = statement
+        self._known: dict[tuple[Table, Columns], tuple[str, Columns]] = {}
+
+    def of(self, table: Table, columns: Columns, rows: Rows) -> tuple[str, Rows]:
+        """The SQL, and the rows with their values in the order of its marks."""
+        known = self._known.get((table, columns))
+        if known is None:
+            compiled = self._statement(table, columns).compile(dialect=self._dialect, column_keys=list(columns))
+            known = self._known[table, columns] = compiled.string, tuple(compiled.positiontup or ())
+        text, order = known
+        if order == columns:
+            return text, rows
+        places = [columns.index(name) for name in order]
+        return text, [tuple(row[place] for place in places) for row in rows]

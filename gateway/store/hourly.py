@@ -114,8 +114,8 @@ async def rebuild(store: Store, hour: int) -> int:
         # Two at once would both add the difference.
         await transaction.one(select(jobs_table.c.term).where(jobs_table.c.name == REBUILD).with_for_update())
         wrong = await transaction.all(_differences(hour))
-        rows = [{"hour": hour, **row, **{name: int(row[name]) for name in COUNTS}} for row in wrong]
-        await transaction.add_up(hourly, rows)
+        rows = [(hour, *(int(row[name]) for name in COUNTS), *(row[name] for name in KEYS)) for row in wrong]
+        await transaction.add_up(hourly, ("hour", *COUNTS, *KEYS), rows)
         if rows:
             # Corrections may add up to nothing, and their rows are found by their sum.
             in_hour = logs.c.created_at >= hour, logs.c.created_at < hour + HOUR_MS

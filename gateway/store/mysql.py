@@ -8,7 +8,6 @@ the new values already.
 
 import asyncio
 import ssl
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -27,7 +26,7 @@ from sqlalchemy.engine import Dialect as CompilerDialect
 from sqlalchemy.exc import DBAPIError
 
 from . import tls
-from .engine import Row, Written, insert_text, values_of
+from .engine import Columns, Inserts, Row, Rows, Written, insert_into
 from .errors import BadValue, BrokenReference, Conflict, Contended, StoreError, Unavailable
 from .server_address import Server
 
@@ -178,7 +177,8 @@ class MysqlEngine:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._dialect: CompilerDialect = pymysql.dialect(paramstyle="format")
+        dialect: CompilerDialect = pymysql.dialect(paramstyle="format")
+        self._plain, self._adding = Inserts(dialect, insert_into), Inserts(dialect, _adding)
 
     def open(self) -> Database:
         return _Database("mysql:///", server=self._server)
@@ -202,19 +202,20 @@ class MysqlEngine:
         rest = {name: statement.inserted[name] for name in row if name not in key}
         return statement.on_duplicate_key_update(rest or {key[0]: table.c[key[0]]})
 
-    async def bulk(self, raw: Raw, table: Table, rows: Sequence[Row]) -> None:
-        await self._insert(raw, table.insert(), rows)
-
-    async def add_up(self, raw: Raw, table: Table, rows: Sequence[Row]) -> None:
-        key = [column.name for column in table.primary_key]
-        statement = mysql.insert(table)
-        more = {name: table.c[name] + statement.inserted[name] for name in rows[0] if name not in key}
-        await self._insert(raw, statement.on_duplicate_key_update(more), rows)
-
-    async def _insert(self, raw: Raw, statement: Insert, rows: Sequence[Row]) -> None:
-        text, names = insert_text(self._dialect, statement, tuple(rows[0]))
+    async def bulk(self, raw: Raw, table: Table, columns: Columns, rows: Rows) -> None:
         async with raw.cursor() as cursor:
-            await cursor.executemany(text, values_of(rows, names))
+            await cursor.executemany(*self._plain.of(table, columns, rows))
+
+    async def add_up(self, raw: Raw, table: Table, columns: Columns, rows: Rows) -> None:
+        async with raw.cursor() as cursor:
+            await cursor.executemany(*self._adding.of(table, columns, rows))
+
+
+def _adding(table: Table, columns: Columns) -> Insert:
+    key = [column.name for column in table.primary_key]
+    statement = mysql.insert(table)
+    more = {name: table.c[name] + statement.inserted[name] for name in columns if name not in key}
+    return statement.on_duplicate_key_update(more)
 
 
 def meaning(error: BaseException | None, where: str) -> StoreError | None:

@@ -8,7 +8,6 @@ with None. Here the options are those of `Server`, and a statement answers with 
 import asyncio
 import re
 import ssl
-from collections.abc import Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, ClassVar, TypeAlias, cast
@@ -21,11 +20,10 @@ from databases.core import DatabaseURL
 from sqlalchemy import ClauseElement, Insert, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
-from sqlalchemy.engine import Dialect as CompilerDialect
 from sqlalchemy.exc import DBAPIError
 
 from . import tls
-from .engine import Row, Written, insert_text, values_of
+from .engine import Columns, Inserts, Row, Rows, Written
 from .errors import BadValue, BrokenReference, Conflict, Contended, StoreError, Unavailable
 from .server_address import Server
 
@@ -150,7 +148,7 @@ class PostgresqlEngine:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._dialect: CompilerDialect = asyncpg_dialect.dialect()
+        self._adding = Inserts(asyncpg_dialect.dialect(), _adding)
 
     def open(self) -> Database:
         return _Database("postgresql:///", server=self._server)
@@ -181,17 +179,18 @@ class PostgresqlEngine:
             return statement.on_conflict_do_update(index_elements=key, set_=rest)
         return statement.on_conflict_do_nothing(index_elements=key)
 
-    async def bulk(self, raw: Raw, table: Table, rows: Sequence[Row]) -> None:
-        names = tuple(rows[0])
-        await raw.copy_records_to_table(table.name, records=values_of(rows, names), columns=names)
+    async def bulk(self, raw: Raw, table: Table, columns: Columns, rows: Rows) -> None:
+        await raw.copy_records_to_table(table.name, records=rows, columns=columns)
 
-    async def add_up(self, raw: Raw, table: Table, rows: Sequence[Row]) -> None:
-        key = [column.name for column in table.primary_key]
-        statement = postgresql.insert(table)
-        more = {name: table.c[name] + statement.excluded[name] for name in rows[0] if name not in key}
-        statement = statement.on_conflict_do_update(index_elements=key, set_=more)
-        text, names = insert_text(self._dialect, statement, tuple(rows[0]))
-        await raw.executemany(text, values_of(rows, names))
+    async def add_up(self, raw: Raw, table: Table, columns: Columns, rows: Rows) -> None:
+        await raw.executemany(*self._adding.of(table, columns, rows))
+
+
+def _adding(table: Table, columns: Columns) -> Insert:
+    key = [column.name for column in table.primary_key]
+    statement = postgresql.insert(table)
+    more = {name: table.c[name] + statement.excluded[name] for name in columns if name not in key}
+    return statement.on_conflict_do_update(index_elements=key, set_=more)
 
 
 def meaning(error: BaseException | None, where: str) -> StoreError | None:

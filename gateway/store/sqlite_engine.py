@@ -1,7 +1,6 @@
 """SQLite as an engine of the store: one writer at a time, beside readers that never wait."""
 
 import sqlite3
-from collections.abc import Sequence
 from typing import ClassVar
 
 from databases import Database
@@ -11,7 +10,7 @@ from sqlalchemy.engine import Dialect as CompilerDialect
 from sqlalchemy.exc import DBAPIError
 
 from .address import Address
-from .engine import Row, insert_text, values_of
+from .engine import Columns, Inserts, Row, Rows, insert_into
 from .errors import BadValue, BrokenReference, Conflict, StoreError, Unavailable
 from .sqlite_wal import WalBackend, WalConnection
 
@@ -31,7 +30,8 @@ class SqliteEngine:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._dialect: CompilerDialect = sqlite.dialect(paramstyle="qmark")
+        dialect: CompilerDialect = sqlite.dialect(paramstyle="qmark")
+        self._plain, self._adding = Inserts(dialect, insert_into), Inserts(dialect, _adding)
 
     def open(self) -> Database:
         address = self._address
@@ -56,19 +56,20 @@ class SqliteEngine:
             return statement.on_conflict_do_update(index_elements=key, set_=rest)
         return statement.on_conflict_do_nothing(index_elements=key)
 
-    async def bulk(self, raw: WalConnection, table: Table, rows: Sequence[Row]) -> None:
-        await self._insert(raw, table.insert(), rows)
-
-    async def add_up(self, raw: WalConnection, table: Table, rows: Sequence[Row]) -> None:
-        key = [column.name for column in table.primary_key]
-        statement = sqlite.insert(table)
-        more = {name: table.c[name] + statement.excluded[name] for name in rows[0] if name not in key}
-        await self._insert(raw, statement.on_conflict_do_update(index_elements=key, set_=more), rows)
-
-    async def _insert(self, raw: WalConnection, statement: Insert, rows: Sequence[Row]) -> None:
-        text, names = insert_text(self._dialect, statement, tuple(rows[0]))
-        async with raw.executemany(text, values_of(rows, names)):
+    async def bulk(self, raw: WalConnection, table: Table, columns: Columns, rows: Rows) -> None:
+        async with raw.executemany(*self._plain.of(table, columns, rows)):
             pass
+
+    async def add_up(self, raw: WalConnection, table: Table, columns: Columns, rows: Rows) -> None:
+        async with raw.executemany(*self._adding.of(table, columns, rows)):
+            pass
+
+
+def _adding(table: Table, columns: Columns) -> Insert:
+    key = [column.name for column in table.primary_key]
+    statement = sqlite.insert(table)
+    more = {name: table.c[name] + statement.excluded[name] for name in columns if name not in key}
+    return statement.on_conflict_do_update(index_elements=key, set_=more)
 
 
 def meaning(error: BaseException | None) -> StoreError | None:

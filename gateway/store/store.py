@@ -16,7 +16,7 @@ import asyncio
 import logging
 import random
 import sqlite3
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from sqlalchemy import Insert, Table
 
 from .address import Dialect, parse
-from .engine import Connection, Engine, Query, Record, Row, Statement, Written
+from .engine import Columns, Connection, Engine, Query, Record, Row, Rows, Statement, Written
 from .engines import engine_for
 from .errors import Contended, Unsupported, translated
 
@@ -81,22 +81,22 @@ class Transaction:
         """Insert `row`, or replace the named columns of the row that has its primary key, the table's only key."""
         await self._execute(self._engine.upsert(table, row))
 
-    async def bulk(self, table: Table, rows: Sequence[Row]) -> None:
+    async def bulk(self, table: Table, columns: Columns, rows: Rows) -> None:
         """
-        Insert many rows in the driver's own way for it. All rows have the keys of the first; values are what the
-        driver takes for the column (int, str, bool, None).
+        Insert many rows in the driver's own way for it. Values are what the driver takes for the column (int, str,
+        bool, None).
         """
         if rows:
             with translated(self._engine.meaning):
                 async with self._turn:
-                    await self._engine.bulk(self._open().raw_connection, table, rows)
+                    await self._engine.bulk(self._open().raw_connection, table, columns, rows)
 
-    async def add_up(self, table: Table, rows: Sequence[Row]) -> None:
+    async def add_up(self, table: Table, columns: Columns, rows: Rows) -> None:
         """As `bulk`, but where a row has the primary key of one of them, what is no key is added to it."""
         if rows:
             with translated(self._engine.meaning):
                 async with self._turn:
-                    await self._engine.add_up(self._open().raw_connection, table, rows)
+                    await self._engine.add_up(self._open().raw_connection, table, columns, rows)
 
     async def run(self, work: "Callable[[Transaction], Awaitable[T]]") -> T:
         """Run `work` as a part of this transaction."""
@@ -188,9 +188,9 @@ class Store:
         """Insert `row`, or replace the named columns of the row that has its primary key, the table's only key."""
         await self.run(lambda transaction: transaction.upsert(table, row))
 
-    async def bulk(self, table: Table, rows: Sequence[Row]) -> None:
+    async def bulk(self, table: Table, columns: Columns, rows: Rows) -> None:
         """Insert many rows in the driver's own way for it, all or none."""
-        await self.run(lambda transaction: transaction.bulk(table, rows))
+        await self.run(lambda transaction: transaction.bulk(table, columns, rows))
 
     async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """

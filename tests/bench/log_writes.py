@@ -177,16 +177,15 @@ def _emptied(path: str) -> int:
 async def _make_accounts(store: Store) -> None:
     """Those that `_charge` names, for what is counted to have a place."""
     lists = ("keys_encrypted", "models", "groups", "disabled_keys", "model_mapping", "status_code_mapping")
-    empty = dict.fromkeys((*lists, "header_override", "param_override"), "")
-    await store.bulk(users, [{"id": i, "username": f"user-{i}", "created_at": 0} for i in range(1, 101)])
+    texts = (*lists, "header_override", "param_override")
+    empty = [""] * len(texts)
+    await store.bulk(users, ("id", "username", "created_at"), [(i, f"user-{i}", 0) for i in range(1, 101)])
     await store.bulk(
         tokens,
-        [
-            {"id": i, "user_id": i // 2, "key_hash": f"{i:064}", "key_prefix": "", "created_at": 0}
-            for i in range(2, 202)
-        ],
+        ("id", "user_id", "key_hash", "key_prefix", "created_at"),
+        [(i, i // 2, f"{i:064}", "", 0) for i in range(2, 202)],
     )
-    await store.bulk(channels, [{"id": i, "type": 1, "created_at": 0, **empty} for i in range(1, 21)])
+    await store.bulk(channels, ("id", "type", "created_at", *texts), [(i, 1, 0, *empty) for i in range(1, 21)])
 
 
 def _charge(number: int) -> ChargeRecord:

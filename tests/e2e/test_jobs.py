@@ -28,9 +28,9 @@ def test_old_rows_are_forgotten_once_over_all_processes(installation: Installati
 
     async def fill(opened: DataDir) -> None:
         ages = [100 * DAY_MS] * 700 + [80 * DAY_MS] * 3
-        await opened.store.bulk(log_table, [{"created_at": hour - age, "type": 2} for age in ages])
-        old = {"hour": hour - 100 * DAY_MS, "user_id": 1, "token_id": 1, "channel_id": 1, "model": "m", "requests": 700}
-        await opened.store.bulk(hourly_table, [old])
+        await opened.store.bulk(log_table, ("created_at", "type"), [(hour - age, 2) for age in ages])
+        columns = ("hour", "user_id", "token_id", "channel_id", "model", "requests")
+        await opened.store.bulk(hourly_table, columns, [(hour - 100 * DAY_MS, 1, 1, 1, "m", 700)])
 
     async def left(opened: DataDir) -> tuple[int, int]:
         rows = await logs.count(opened.store, logs.LogFilter())

@@ -124,11 +124,8 @@ async def test_a_failure_of_one_job_stops_neither_the_others_nor_its_own_next_ti
 
 
 async def fill(store: Store, ages_in_days: list[float]) -> None:
-    rows = [
-        {"created_at": int(NOW - age * DAY_MS), "type": 2, "quota": 1, "user_id": 1, "model": "m"}
-        for age in ages_in_days
-    ]
-    await store.bulk(table, rows)
+    rows = [(int(NOW - age * DAY_MS), 2, 1, 1, "m") for age in ages_in_days]
+    await store.bulk(table, ("created_at", "type", "quota", "user_id", "model"), rows)
 
 
 async def left(store: Store) -> list[float]:
@@ -153,7 +150,7 @@ async def test_old_log_rows_are_forgotten(store: Store, options: dict[str, str],
 
 async def test_many_old_rows_go_in_steps_and_their_hours_stay(store: Store) -> None:
     await fill(store, [100.0] * (2 * ROWS_AT_ONCE + 1))
-    await store.bulk(hourly, [{"hour": 1, "user_id": 1, "token_id": 1, "channel_id": 1, "model": "m", "quota": 5}])
+    await store.bulk(hourly, ("hour", "user_id", "token_id", "channel_id", "model"), [(1, 1, 1, 1, "m")])
     _, forget = housekeeping(store, None, Live(Options()))
     assert await forget.step(NOW)
     assert await logs.count(store, LogFilter()) == ROWS_AT_ONCE + 1
@@ -173,8 +170,8 @@ async def test_rows_in_a_database_of_their_own_are_forgotten_there(store: Store,
 
 
 async def test_changes_of_yesterday_are_forgotten(store: Store) -> None:
-    rows = [{"kind": "user", "ref": ref, "created_at": NOW - int(ref * DAY_MS / 2)} for ref in (1, 3)]
-    await store.bulk(changes, rows)
+    rows = [("user", ref, NOW - int(ref * DAY_MS / 2)) for ref in (1, 3)]
+    await store.bulk(changes, ("kind", "ref", "created_at"), rows)
     forget, _ = housekeeping(store, None, Live(Options()))
     assert await jobs_of(store).attempt(forget)
     assert [row["ref"] for row in await store.all(select(changes))] == [1]

@@ -110,8 +110,7 @@ async def test_an_hour_whose_rows_may_have_gone_stays_as_it_is(filled: Store) ->
 
 
 async def test_hours_are_found_one_after_the_other(filled: Store) -> None:
-    late = {"hour": THIRD + 5 * HOUR, "user_id": 1, "token_id": 1, "channel_id": 1, "model": "m"}
-    await filled.bulk(table, [late])
+    await filled.bulk(table, ("hour", *hourly.KEYS), [(THIRD + 5 * HOUR, 1, 1, 1, "m")])
     found: list[int | None] = [0]
     while found[-1] is not None:
         found.append(await hourly.next_hour(filled, found[-1] + HOUR))

@@ -35,9 +35,8 @@ async def filled(store: Store) -> Store:
 async def write(store: Store, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows and their hourly sums."""
     hours = Counter((row["created_at"] // HOUR_MS * HOUR_MS, *(row[name] for name in KEYS)) for row in rows)
-    await store.bulk(table, rows)
-    names = ("hour", *KEYS)
-    await store.bulk(hourly, [dict(zip(names, key, strict=True)) | {"requests": n} for key, n in hours.items()])
+    await store.bulk(table, tuple(rows[0]), [tuple(row.values()) for row in rows])
+    await store.bulk(hourly, ("hour", *KEYS, "requests"), [(*key, count) for key, count in hours.items()])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ async def test_sums_whose_rows_are_gone_are_passed_over(filled: Store) -> None:
 
 
 async def test_pages_of_rows_of_one_moment_miss_none_and_repeat_none(store: Store) -> None:
-    await store.bulk(table, [{"created_at": 7, "charge_id": f"r{i}"} for i in range(5)])
+    await store.bulk(table, ("created_at", "charge_id"), [(7, f"r{i}") for i in range(5)])
     page = await logs.find(store, LogFilter(), limit=2)
     rest = await logs.find(store, LogFilter(), before=page[-1].id)
     assert [row.charge_id for row in (*page, *rest)] == ["r4", "r3", "r2", "r1", "r0"]

@@ -115,7 +115,7 @@ async def test_names_that_differ_at_all_are_different(store: Store, names: tuple
 )
 async def test_a_text_is_a_text_whatever_it_holds(store: Store, text: str) -> None:
     await store.upsert(options, {"key": text, "value": text})
-    await store.bulk(options, [{"key": text + "2", "value": text}])
+    await store.bulk(options, ("key", "value"), [(text + "2", text)])
     assert await store.one(select(options).where(options.c.key == text)) == {"key": text, "value": text}
     assert await store.one(select(options).where(options.c.key == text + "2")) == {"key": text + "2", "value": text}
 
@@ -321,17 +321,18 @@ async def test_an_error_of_our_own_passes_as_it_is(store: Store) -> None:
 
 
 async def test_bulk_inserts_all_or_none(store: Store) -> None:
-    rows = [{"key": f"k{i}", "value": str(i)} for i in range(1000)]
-    await store.bulk(options, rows)
-    await store.bulk(options, [])
+    columns = ("key", "value")
+    rows = [(f"k{i}", str(i)) for i in range(1000)]
+    await store.bulk(options, columns, rows)
+    await store.bulk(options, columns, [])
     with pytest.raises(Conflict):
-        await store.bulk(options, [{"key": "new", "value": "1"}, rows[0]])
+        await store.bulk(options, columns, [("new", "1"), rows[0]])
     assert len(await store.all(select(options))) == 1000
 
 
 async def test_bulk_is_a_part_of_its_transaction(store: Store) -> None:
     async def work(transaction: Transaction) -> None:
-        await transaction.bulk(options, [{"value": "v", "key": "k"}])
+        await transaction.bulk(options, ("value", "key"), [("v", "k")])
         assert await transaction.one(select(options)) == {"key": "k", "value": "v"}
         raise LookupError
 
