@@ -71,7 +71,7 @@ def refusal(
         f"The upstream answered with status {upstream_status}.",
         status=status,
         answer_headers=tuple(passed_headers(headers)),
-        answer_body=channel.without_keys(body.decode("latin-1")).encode("latin-1"),
+        answer_body=channel.bytes_without_keys(body),
         retryable=fault != "caller",
         fault=fault,
         retry_after=retry_after(headers, now=now),

@@ -6,7 +6,7 @@ duration, and what vendors and gateways that speak this dialect add to it:
 
 - cache reads: DeepSeek's `prompt_cache_hit_tokens`, Moonshot's `cached_tokens`, Anthropic's `cache_read_input_tokens`;
 - cache writes: OpenRouter's `cache_write_tokens`, Anthropic's `cache_creation_input_tokens` and `cache_creation`, the
-  same under LiteLLM's and New API's names;
+  same under LiteLLM's, New API's and Alibaba's names;
 - tool calls: Anthropic's and OpenRouter's `server_tool_use`, Perplexity's `num_search_queries`, xAI's
   `num_sources_used`.
 """
@@ -47,8 +47,8 @@ BESIDES = frozenset(
 """What vendors say beside them that has a price."""
 PLAIN_DETAILS = frozenset({"cached_tokens", "audio_tokens"})
 """What the details of a prompt have that say nothing else."""
-WRITTEN = ("cache_write_tokens", "cached_creation_tokens", "cache_creation_tokens")
-"""Tokens written to a cache, among the details of a prompt: OpenRouter's, New API's and LiteLLM's name."""
+WRITTEN = ("cache_write_tokens", "cached_creation_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
+"""Tokens written to a cache, among the details of a prompt: OpenRouter's, New API's, LiteLLM's and Alibaba's name."""
 
 
 def read_usage(answer: Mapping[str, Any]) -> Usage | None:
@@ -184,9 +184,9 @@ class _Report:
 
     def written(self) -> tuple[int, int]:
         """Tokens written to a cache for five minutes, and for an hour. Where only their sum is told, five minutes."""
-        parts = object_of(self.report.get("cache_creation")) or object_of(
-            self.inputs.get("cache_creation_token_details")
-        )
+        inputs = self.inputs
+        parts = object_of(self.report.get("cache_creation") or inputs.get("cache_creation"))
+        parts = parts or object_of(inputs.get("cache_creation_token_details"))
         short = self.count(parts, "ephemeral_5m_input_tokens")
         short = short or self.count(self.report, "claude_cache_creation_5_m_tokens")
         long = self.count(parts, "ephemeral_1h_input_tokens")

@@ -103,6 +103,10 @@ class Channel:
                 text = text.replace(key.reveal(), MASK)
         return text
 
+    def bytes_without_keys(self, data: bytes) -> bytes:
+        """The same of what has not been decoded; keys are ASCII."""
+        return self.without_keys(data.decode("latin-1")).encode("latin-1")
+
 
 class MappingCycle(ValueError):
     """A `model_mapping` that leads back to a name it came from."""

@@ -120,8 +120,12 @@ class Options:
     parallel_requests_token: int = option(
         0, "Requests a key may have open at once, unless it has its own limit.", low=0
     )
-    requests_per_minute_address: int = option(0, "Requests that one address may make in a minute.", low=0)
-    parallel_requests_address: int = option(0, "Requests that one address may have open at once.", low=0)
+    requests_per_minute_address: int = option(
+        0, "Requests that one address (of IPv6: one network of 64 bits) may make in a minute.", low=0
+    )
+    parallel_requests_address: int = option(
+        0, "Requests that one address (of IPv6: one network of 64 bits) may have open at once.", low=0
+    )
     limits_without_redis: str = option(
         "local",
         "While Redis is away: local (each process counts for itself) or refuse (answer 503 to whom a limit applies).",

@@ -179,7 +179,7 @@ def _problems(model: str, price: Price, maps: RatioMaps) -> Iterator[str]:
         if getattr(price, name):
             yield "dated" if name == "periods" else name
     if model in maps["ModelPrice"]:
-        if any(price.rates[kind].usd for kind in ("input", "output")):
+        if any(price.rates[kind].usd for kind in _told(price)):
             yield "the prices of its tokens"
         return
     if model not in maps["ModelRatio"]:

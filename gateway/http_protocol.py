@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ..adapters.envelope import error_answer
 from ..adapters.errors import BadRequest, ClientError, HeadTooLarge
+from ..middleware.request_id import RequestIds
 from .http_cycle import Cycle
 
 MOST_HEAD_BYTES = 64 * 1024
@@ -25,6 +26,8 @@ LAST_REQUEST_WITHIN = 1.0
 """Seconds that a server which ends gives a connection that has just been made to send its request."""
 SWEEP_EVERY = 2.0
 """Seconds; a connection may live that much longer than it is allowed to."""
+REQUEST_IDS = RequestIds()
+"""For what never becomes a request."""
 MOST_WAITING = 100
 """Requests on one connection that wait for the answers before theirs. Each takes 60 times the memory of its bytes."""
 
@@ -239,8 +242,14 @@ class HttpProtocol(HttpToolsProtocol):
         """Say why, unless an answer is on its way that this would break into, and close."""
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not (cycle.response_started or self.pipeline):
-            answer = error_answer(failure, "")
-            headers = [*self.server_state.default_headers, *answer.headers, (b"connection", b"close")]
+            request_id = REQUEST_IDS.next()
+            answer = error_answer(failure, request_id)
+            headers = [
+                *self.server_state.default_headers,
+                *answer.headers,
+                (b"x-request-id", request_id.encode()),
+                (b"connection", b"close"),
+            ]
             lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
             self.transport.write(STATUS_LINE[answer.status] + lines + b"\r\n" + answer.body)
         self.transport.close()

@@ -125,6 +125,8 @@ class _Meter:
     status = 0
     first_byte: float | None = None
     finished = False
+    duration = 0.0
+    """Seconds until the answer's end: what is counted after it takes none of the caller's time."""
 
     def __init__(
         self, layer: MeteringMiddleware, scope: Scope, state: RelayState, operation: Operation, send: Send
@@ -220,6 +222,7 @@ class _Meter:
         if self.finished:
             return
         self.finished = True
+        self.duration = time.perf_counter() - self.started
         state = self.state
         outcome = state.outcome or self.watched()
         if outcome is None or self.status >= 400:
@@ -283,7 +286,7 @@ class _Meter:
             stream=call.stream if call is not None else False,
             status=self.status or 499,
             started_at=self.started_at,
-            duration=time.perf_counter() - self.started,
+            duration=self.duration,
             first_byte=self.first_byte,
             request_id=state.request_id,
             address=address_of(self.scope),

@@ -1,5 +1,6 @@
 """Limits of the caller's pace: requests and tokens per minute, requests open at once, model requests in a window."""
 
+import ipaddress
 import math
 from collections.abc import Iterable, Sequence
 
@@ -115,7 +116,7 @@ class RateLimitMiddleware:
         if len(self._kept_addresses) >= MOST_KEPT:
             self._kept_addresses.clear()
         of_address = checks_of(
-            f"address:{address}",
+            f"address:{who_has(address)}",
             requests=options.requests_per_minute_address,
             tokens=0,
             parallel=options.parallel_requests_address,
@@ -136,6 +137,18 @@ class RateLimitMiddleware:
             return limits
         operation = operation_of(scope)
         return limits if operation is None or not operation.relayed else of_models
+
+
+def who_has(address: str) -> str:
+    """
+    Whom a limit on an address is for: an IPv4 address, or the network of 64 bits that an IPv6 host has to itself (RFC
+    6177) and can take a new address from for each request.
+    """
+    try:
+        ip = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return str(ip.ipv4_mapped or ipaddress.IPv6Network((int(ip), 64), strict=False))
 
 
 def limits_of(principal: Principal, options: Options) -> tuple[Limits, Limits]:

@@ -6,13 +6,13 @@ from typing import Any
 from ...config.amounts import dollars
 from ...config.budget import runs_out
 from ..secrets_at_rest import hash_password
-from ..store import Conflict, users
+from ..store import Conflict, Store, channels, users
 from ..store.records import Role, UserRow, UserStatus
 from ..store.spending import spent_lately
 from .arguments import MOST_QUOTA, Parser, command, group, name, quota, secret_from_stdin, username, whole
 from .failures import Failure, Usage
 from .output import iso as iso_time
-from .output import short, table, tell
+from .output import short, table, tell, tell_with_warnings
 from .session import now_ms, opened_logs, opened_store
 from .which import add_which, unknown, user_of
 
@@ -86,7 +86,12 @@ async def create(arguments: Namespace) -> int:
             )
         except Conflict:
             raise Failure(f"the username {arguments.username!r} is taken") from None
-    return tell(arguments, {"id": user_id}, f"User {arguments.username} has the id {user_id}.")
+        warnings = await _unserved(store, arguments.group)
+    return tell_with_warnings(arguments, {"id": user_id}, warnings, f"User {arguments.username} has the id {user_id}.")
+
+
+async def _unserved(store: Store, group: str) -> list[str]:
+    return [] if await channels.is_served(store, group) else [f"no channel serves the group {group!r}"]
 
 
 async def list_users(arguments: Namespace) -> int:
@@ -131,7 +136,8 @@ async def update(arguments: Namespace) -> int:
         await users.update_user(
             store, user.id, group=arguments.group, role=role, password_hash=password_hash, now_ms=now_ms()
         )
-    return tell(arguments, {"id": user.id}, f"User {user.username} is changed.")
+        warnings = await _unserved(store, arguments.group) if arguments.group else []
+    return tell_with_warnings(arguments, {"id": user.id}, warnings, f"User {user.username} is changed.")
 
 
 async def delete(arguments: Namespace) -> int:

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from ..store import Store, users
-from ..store.names import LONGEST_ID, Kind, meant_by
+from ..store.names import LONGEST_ID, Kind, meant_by, told_apart
 from ..store.records import UserRow
 from .arguments import name, number
 from .failures import Failure
@@ -41,8 +41,8 @@ async def id_of(store: Store, kind: Kind, arguments: Namespace) -> int:
         case found:
             # A name may look like another's id, so the flag, which takes only one of the two, is what always tells.
             such_as = typed if kind == "user" else found[-1]
-            ids = ", ".join(map(str, found))
-            raise Failure(f"{typed!r} may be any of the {kind}s {ids}: in its place say {FLAGS[kind]} {such_as}")
+            any_of = await told_apart(store, kind, found)
+            raise Failure(f"{typed!r} may be any of the {kind}s {any_of}: in its place say {FLAGS[kind]} {such_as}")
 
 
 async def id_behind(store: Store, kind: Kind, flag: str, typed: str, *, or_gone: bool = False) -> int:
@@ -59,7 +59,8 @@ async def id_behind(store: Store, kind: Kind, flag: str, typed: str, *, or_gone:
         case ():
             raise Failure(f"argument {flag}: {unknown(kind, typed)}")
         case found:
-            raise Failure(f"argument {flag}: {typed!r} may be any of {', '.join(map(str, found))}: give the id")
+            any_of = await told_apart(store, kind, found)
+            raise Failure(f"argument {flag}: {typed!r} may be any of {any_of}: give the id")
 
 
 async def user_of(store: Store, arguments: Namespace) -> UserRow:

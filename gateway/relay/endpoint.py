@@ -276,6 +276,9 @@ class _Relay:
         # Written out, for it runs once an event: `read` and `_pass` would each add a coroutine.
         send, hang_up, clock = self.send, self.hang_up, time.monotonic
         keep(passed)
+        unsaid = self.attempt.channel.bytes_without_keys
+        if watch.failed:
+            passed = unsaid(passed)
         try:
             while not watch.ended:
                 before = clock()
@@ -286,12 +289,12 @@ class _Relay:
                     before = clock()
                 data = await incoming.read()
                 self.waited += clock() - before
-                if not data:
-                    passed = watch.finish()
-                    keep(passed)
-                    break
-                passed = watch.feed(data)
+                passed = watch.feed(data) if data else watch.finish()
                 keep(passed)
+                if watch.failed:
+                    passed = unsaid(passed)
+                if not data:
+                    break
             if not watch.ended and not watch.failed:
                 failure = UpstreamTruncated("The upstream's stream broke off before its end.")
         except UpstreamError as error:

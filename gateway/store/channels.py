@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
+from sqlalchemy import case, func, insert, select
 from sqlalchemy import delete as delete_from
-from sqlalchemy import insert, select
 from sqlalchemy import update as update_rows
 
 from ...config.channel import Channel, ChannelStatus, ChannelType
@@ -193,6 +193,14 @@ async def _save(transaction: Transaction, channel_id: int, values: Mapping[str, 
         return False
     await changes.note(transaction, "channel", channel_id, now_ms=now_ms)
     return True
+
+
+async def is_served(session: Session, group: str) -> bool:
+    """Whether any channel, enabled or not, serves this group; also while there are no channels at all."""
+    of_group = select(func.count(), func.count(case((abilities.c.group == group, 1)))).select_from(abilities)
+    row = await session.one(of_group)
+    everything, its = (0, 0) if row is None else row.values()
+    return bool(its or not everything)
 
 
 async def _write_abilities(transaction: Transaction, channel: Channel) -> None:

@@ -1,5 +1,6 @@
 """Rows by what an operator types: a name, which need not be unique, or an id."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from sqlalchemy import select
@@ -27,3 +28,12 @@ async def meant_by(session: Session, kind: Kind, text: str) -> tuple[int, ...]:
     if deleted_at is not None:
         query = query.where(deleted_at.is_(None))
     return tuple(row["id"] for row in await session.all(query))
+
+
+async def told_apart(session: Session, kind: Kind, ids: Sequence[int]) -> str:
+    """Rows of one name as an operator can tell them apart: keys by their owners, such as "1 (alice), 2 (bob)"."""
+    if kind != "token":
+        return ", ".join(map(str, ids))
+    owned = select(tokens.c.id, users.c.username).join_from(tokens, users, tokens.c.user_id == users.c.id)
+    rows = await session.all(owned.where(tokens.c.id.in_(ids)).order_by(tokens.c.id))
+    return ", ".join(f"{row['id']} ({row['username']})" for row in rows)

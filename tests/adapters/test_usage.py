@@ -129,6 +129,21 @@ REPORTED = [
             "total_tokens": 9800,
             "prompt_tokens_details": {
                 "cached_tokens": 5000,
+                "cache_creation_input_tokens": 3000,
+                "cache_creation": {"ephemeral_5m_input_tokens": 2000, "ephemeral_1h_input_tokens": 1000},
+                "cache_type": "ephemeral",
+            },
+        },
+        Usage(9000, 800, cached_tokens=5000, cache_write_5m_tokens=2000, cache_write_1h_tokens=1000),
+        id="Alibaba's explicit cache",
+    ),
+    pytest.param(
+        {
+            "prompt_tokens": 9000,
+            "completion_tokens": 800,
+            "total_tokens": 9800,
+            "prompt_tokens_details": {
+                "cached_tokens": 5000,
                 "cache_creation_tokens": 3000,
                 "cache_creation_token_details": {"ephemeral_5m_input_tokens": 2000, "ephemeral_1h_input_tokens": 1000},
             },

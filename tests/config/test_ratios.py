@@ -199,6 +199,9 @@ def test_whatever_ratios_do_not_say_of_a_price_is_named(price: Price) -> None:
         pytest.param(Price("m", per_minute=D("0.006")), "per_minute", id="minutes"),
         pytest.param(Price("m", per_image={"default": D("0.04")}), "per_image", id="images"),
         pytest.param(Price("m", input=D(2), per_call=D(1)), "the prices of its tokens", id="calls and tokens"),
+        pytest.param(
+            Price("m", output_image=D(1), per_call=D(1)), "the prices of its tokens", id="calls and drawn tokens"
+        ),
         pytest.param(Price("m", output=D(2)), "output costs 0 there and not 2", id="output alone"),
         pytest.param(Price("m", input=D("0.3"), output=D("2.5")), "output is rounded", id="a ratio without an end"),
         pytest.param(

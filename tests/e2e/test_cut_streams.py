@@ -66,6 +66,16 @@ def test_an_error_event_in_the_middle_is_passed_on(gateway: Gateway, account: Ac
     assert (charge.outcome, charge.estimated) == ("failed", True)
 
 
+@pytest.mark.parametrize("apart", [True, False], ids=["behind the words", "in one write with them"])
+def test_an_error_event_does_not_tell_the_channels_key(
+    apart: bool, gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    telling = event({"error": {"message": "the key sk-upstream is over its limit"}})
+    pieces = [chunk(WORDS), chunk(telling)] if apart else [chunk(WORDS + telling)]
+    gateway.channel(account, upstream(ends(sse_head(), *pieces, LAST_CHUNK)).url)
+    assert gateway.chat(account, STREAM).body == WORDS + telling.replace(b"sk-upstream", b"********")
+
+
 RAISING: dict[str, Callable[[], Script]] = {
     "a cut": lambda: ends(sse_head(), chunk(WORDS)),
     "an error event": lambda: ends(sse_head(), chunk(WORDS), chunk(ERROR_EVENT), LAST_CHUNK),

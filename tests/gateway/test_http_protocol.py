@@ -158,6 +158,7 @@ async def test_a_head_beyond_the_limit_is_refused(head: bytes, piece: int, conne
     await send(protocol, pipe, head, piece)
     assert pipe.status == 431
     assert pipe.error["code"] == "request_header_too_large"
+    assert b"x-request-id: " + pipe.error["request_id"].encode() in pipe.sent
     assert b"connection: close" in pipe.sent
     assert pipe.closed
     assert not app.asked

@@ -1,7 +1,8 @@
 """Metering alone around an app that is not ours: what is charged, when, and what the client is told of it."""
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,12 +12,14 @@ import pytest
 from tollway.adapters.call import Call
 from tollway.adapters.errors import BadRequest, InsufficientQuota
 from tollway.adapters.operations import BY_PATH
+from tollway.adapters.texts import Counted, Texts
 from tollway.config.groups import GroupRatios
 from tollway.config.live import Live
 from tollway.config.options import Options
 from tollway.config.price import Period
 from tollway.config.price_book import PriceBook
 from tollway.config.pricing import Price, Usage
+from tollway.middleware.counting import Counting
 from tollway.middleware.memory import MemoryLedger
 from tollway.middleware.metering import MeteringMiddleware
 from tollway.middleware.state import Attempt, Candidate, Charge, Ending, Hold, Outcome, Principal, state_of
@@ -170,6 +173,20 @@ async def test_an_answer_without_usage_is_estimated() -> None:
     metered = await Metered(Inside(answer(text="x" * 35)), call=call_of()).run()
     assert (metered.charge.usage.estimated, metered.charge.usage.output_tokens) == (True, 10)
     assert metered.charge.quota > 0
+
+
+async def test_counting_takes_none_of_the_callers_time() -> None:
+    counted: list[int] = []
+
+    class Slow:
+        async def count(self, read: Callable[[], Texts], model: str) -> Counted:
+            await asyncio.sleep(0.3)
+            counted.append(1)
+            return Counted(7)
+
+    metered = await Metered(Inside(answer()), call=call_of(), counting=Counting(Slow())).run()
+    assert (counted, metered.charge.usage.input_tokens) == ([1], 7)
+    assert metered.charge.duration < 0.3
 
 
 async def test_a_model_without_a_price_is_refused_before_the_app_is_called() -> None:

@@ -95,12 +95,27 @@ async def test_requests_per_minute(options: dict[str, int], principal: Principal
         pytest.param({"requests_per_minute_user": 2}, BOB, "192.0.2.7", 2, id="each user has his own"),
         pytest.param({"requests_per_minute_address": 2}, BOB, "192.0.2.7", 0, id="all at one address share"),
         pytest.param({"requests_per_minute_address": 2}, ALICE, "192.0.2.8", 2, id="each address has its own"),
+        pytest.param({"requests_per_minute_address": 2}, ALICE, "::ffff:192.0.2.7", 0, id="IPv4 in IPv6 clothes"),
     ],
 )
 async def test_who_shares_a_limit(options: dict[str, int], principal: Principal, address: str, passed: int) -> None:
     gate = Gate(**options)
     assert await gate.passed(5) == 2
     assert await gate.passed(5, principal, address) == passed
+
+
+@pytest.mark.parametrize(
+    ("address", "passed"),
+    [
+        pytest.param("2001:db8:0:1:ffff::2", 0, id="another address of the same network"),
+        pytest.param("2001:db8:0:1::1%eth0", 0, id="with a zone"),
+        pytest.param("2001:db8:0:2::1", 2, id="another network"),
+    ],
+)
+async def test_an_ipv6_host_is_its_network(address: str, passed: int) -> None:
+    gate = Gate(requests_per_minute_address=2)
+    assert await gate.passed(5, None, "2001:db8:0:1::1") == 2
+    assert await gate.passed(5, None, address) == passed
 
 
 async def test_a_refusal_says_how_long_to_wait_and_that_is_true() -> None:

@@ -123,7 +123,7 @@ def test_a_name_that_may_be_several_keys_is_not_guessed(tollway: Tollway, done: 
     other = done("token", "create", "--user", "ada", "--name", "laptop")["id"]
     ended = tollway("budget", "set", "--token", "laptop", "--period", "daily", "--amount", "5")
     assert ended.status == 1
-    assert f"argument --token: 'laptop' may be any of {laptop}, {other}: give the id" in ended.err
+    assert f"argument --token: 'laptop' may be any of {laptop} (ada), {other} (ada): give the id" in ended.err
 
 
 def test_a_budget_that_is_not_there_cannot_be_deleted(tollway: Tollway, ada: int) -> None:

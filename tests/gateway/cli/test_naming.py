@@ -52,7 +52,7 @@ REFUSED = {
     "a name of two tokens": (
         ("token", "delete", "laptop"),
         1,
-        "'laptop' may be any of the tokens 1, 2: in its place say --id 2",
+        "'laptop' may be any of the tokens 1 (ann), 2 (1): in its place say --id 2",
     ),
     "a name of two channels": (
         ("channel", "delete", "e"),
@@ -113,9 +113,12 @@ def test_flags_take_names_and_ids_too(argv: tuple[str, ...], tollway: Tollway) -
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("logs", "--token", "laptop"), "argument --token: 'laptop' may be any of 1, 2: give the id"),
+        (("logs", "--token", "laptop"), "argument --token: 'laptop' may be any of 1 (ann), 2 (1): give the id"),
         (("logs", "--channel", "nope"), "argument --channel: the channel 'nope' does not exist"),
-        (("explain", "--token", "laptop", "--model", "m"), "argument --token: 'laptop' may be any of 1, 2"),
+        (
+            ("explain", "--token", "laptop", "--model", "m"),
+            "argument --token: 'laptop' may be any of 1 (ann), 2 (1)",
+        ),
     ],
 )
 @pytest.mark.usefixtures("things")

@@ -56,6 +56,16 @@ def test_a_second_channel_of_a_name_is_warned_of(done: Done) -> None:
     assert done("channel", "update", "--id", 2, "--name", "f")["warnings"] == []
 
 
+def test_a_group_that_no_channel_serves_is_warned_of(done: Done) -> None:
+    create = ("user", "create", "--username")
+    assert done(*create, "ann")["warnings"] == []  # there is no channel at all: this is the beginning
+    done(*ECHO, "--name", "e", "--models", "gpt-4o-mini", "--group", "vip,staff")
+    assert done(*create, "bob")["warnings"] == ["no channel serves the group 'default'"]
+    assert done("user", "update", "bob", "--group", "staff")["warnings"] == []
+    assert done("user", "update", "bob", "--group", "stuff")["warnings"] == ["no channel serves the group 'stuff'"]
+    assert done("user", "update", "bob", "--role", "admin")["warnings"] == []
+
+
 @pytest.fixture
 def disabled(done: Done, in_store: InStore) -> None:
     """Channel 1 with one key of two out of use, 2 with its only one, 3 as a whole; all with a reason."""

@@ -17,7 +17,7 @@ InStore = Callable[..., Any]
 
 def test_a_user_is_created_with_a_password_that_opens(done: Done, in_store: InStore) -> None:
     argv = ("--username", "root", "--role", "root", "--quota", 50_000_000, "--password-stdin")
-    assert done("user", "create", *argv, stdin="correct horse\n") == {"id": 1}
+    assert done("user", "create", *argv, stdin="correct horse\n") == {"id": 1, "warnings": []}
 
     async def look(opened: DataDir) -> None:
         user = await users.by_name(opened.store, "root")
