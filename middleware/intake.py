@@ -19,6 +19,8 @@ from .state import state_of
 JSON, FORM = b"application/json", b"multipart/form-data"
 LONGEST_MODEL = 255
 MOST_FIELDS = 1000
+MOST_CONTAINERS = 250_000
+"""Arrays and objects of a body. Millions, which fit into some megabytes, would hold up everybody for a second."""
 
 ABOUT_THE_BODY = frozenset({b"content-type", b"content-length", b"content-encoding"})
 FORWARDED = frozenset({b"accept", b"openai-beta", b"x-stainless-helper-method"})
@@ -225,9 +227,12 @@ def read_form_call(
 
 def read_document(body: bytes) -> Mapping[str, Any]:
     """
-    The JSON object in a body. Raises `BadRequest`, also beyond `MOST_FIELDS`; orjson refuses what is nested deeper than
-    1,024 levels.
+    The JSON object in a body. Raises `BadRequest`, also beyond `MOST_FIELDS` and `MOST_CONTAINERS`; orjson refuses what
+    is nested deeper than 1,024 levels.
     """
+    # Brackets in texts count too: so many of them are in no conversation. A shorter body cannot hold more.
+    if len(body) > 2 * MOST_CONTAINERS and body.count(b"[") + body.count(b"{") > MOST_CONTAINERS:
+        raise BadRequest(f"The body has more than {MOST_CONTAINERS} arrays and objects.", code="invalid_json")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -62,6 +62,9 @@ MALFORMED = [
     pytest.param(
         CHAT.path, chat(b'"tools": ' + b"[" * 2000 + b"]" * 2000), None, "invalid_json", id="nested 2,000 deep"
     ),
+    pytest.param(
+        CHAT.path, chat(b'"tools": [' + b"[], " * 250_000 + b"1]"), None, "invalid_json", id="250,000 empty arrays"
+    ),
 ]
 DUPLICATES = [
     pytest.param(CHAT.path, chat(b'"model": "o3"'), "model", "duplicate_parameter", id="model twice"),
