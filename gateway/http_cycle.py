@@ -115,7 +115,7 @@ class Cycle(RequestResponseCycle):
         parts.append(b"\r\n\r\n")
         head = b"".join(parts)
         # Counting the line breaks of the whole is one pass in C, where a check of each value costs a call a header.
-        if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+        if head.count(b"\n") != lines or head.count(b"\r") != lines or 0 in head:
             raise RuntimeError("Invalid HTTP header value.")
         return head
 

@@ -1,11 +1,12 @@
 """Runs the app under uvicorn: uvloop, httptools, one or several workers, and an orderly end."""
 
+import asyncio
 import os
 import socket
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.types import Receive, Scope, Send
 
@@ -36,6 +37,7 @@ def run_server(settings: Settings, *, workers: int = 1) -> int:
         "host": settings.host,
         "port": settings.port,
         "http": HttpProtocol,
+        "ws": websocket_protocol,
         "loop": "auto" if sys.platform == "win32" else "uvloop",
         "access_log": False,
         "log_level": "warning",
@@ -69,6 +71,13 @@ def run_server(settings: Settings, *, workers: int = 1) -> int:
         if not server.started:
             raise
     return CHARGES_WAIT if app.unwritten or not server.started else 0
+
+
+def websocket_protocol(**given: Any) -> asyncio.Protocol:
+    """uvicorn's own, loaded by the first WebSocket: it is two megabytes that HTTP does not need."""
+    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
+    return cast("Any", AutoWebSocketsProtocol)(**given)
 
 
 def _run_workers(config: "uvicorn.Config", listens: str) -> int:

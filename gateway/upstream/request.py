@@ -116,7 +116,7 @@ class RequestWriter:
             parts.append(b"\r\n\r\n")
         head = b"".join(parts)
         # Counting the line breaks of the whole is one pass in C, where a check of each value costs a call a header.
-        if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+        if head.count(b"\n") != lines or head.count(b"\r") != lines or 0 in head:
             raise InternalError("An outgoing header holds a line break or NUL.")
         return head
 
