@@ -5,14 +5,26 @@ Names are New API's where it has them. A mounted app passes `Settings(...)` and 
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from .secret import Secret
+from .setting_texts import (
+    SECRETS,
+    database_url,
+    listed,
+    networks,
+    number,
+    redis_url,
+    secret,
+    switch,
+    webhook_secret,
+    webhook_url,
+    whole,
+)
 
 
 class SettingError(ValueError):
@@ -68,6 +80,8 @@ class Settings:
     """When set, `/metrics` wants it as a bearer token."""
     notify_webhook_url: Secret = field(default_factory=lambda: Secret(""))
     """Where notices are posted as JSON. Empty: they are in the log only."""
+    notify_webhook_secret: Secret = field(default_factory=lambda: Secret(""))
+    """When set, what is posted there is signed with it."""
     notification_limit_minutes: int = 10
     notify_limit_count: int = 2
     """At most so many notices of one kind about the same budget or user in that time."""
@@ -106,91 +120,8 @@ class Variable:
     @property
     def is_secret(self) -> bool:
         """Whether no message may show its text: it is a secret, or may hold one."""
-        return self.parse in (_secret, _database_url, _redis_url, _webhook_url)
+        return self.parse in SECRETS
 
-
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise ValueError("it is no number") from None
-        if not low <= value <= high:
-            raise ValueError(f"it must lie between {low:g} and {high:g}")
-        return value
-
-    return parse
-
-
-def _whole(low: int, high: int, unit: int = 1) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise ValueError("it is no whole number") from None
-        if not low <= value <= high:
-            raise ValueError(f"it must lie between {low} and {high}")
-        return value * unit
-
-    return parse
-
-
-def _switch(text: str) -> bool:
-    try:
-        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
-    except KeyError:
-        raise ValueError("say true or false") from None
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _networks(text: str) -> tuple[str, ...]:
-    import ipaddress
-
-    parts = _list(text)
-    for part in parts:
-        ipaddress.ip_network(part, strict=False)
-    return parts
-
-
-def _secret(text: str) -> Secret:
-    if len(text) < 16:
-        raise ValueError("it needs at least 16 characters")
-    return Secret(text)
-
-
-def _database_url(text: str) -> str:
-    """As it is. What only looks like one is refused here, before it is taken for a file's name and shown as that."""
-    scheme, separator, _ = text.partition("://")
-    if separator and not SCHEME.fullmatch(scheme):
-        raise ValueError("what stands before :// is no scheme")
-    if not separator and CREDENTIALS.match(text) and not GO_MYSQL_HOST.search(text):
-        raise ValueError("it holds a user and a password but no scheme, such as mysql://")
-    return text
-
-
-def _redis_url(text: str) -> Secret:
-    if text.partition("://")[0] not in {"redis", "rediss", "unix"}:
-        raise ValueError("it begins with redis://, rediss:// or unix://")
-    return Secret(text)
-
-
-def _webhook_url(text: str) -> Secret:
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.username is None and parts.port != 0
-    except ValueError:  # its message shows what stands in the port's place, which may be a part of a password
-        usable = False
-    if not usable or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError("it is https:// or http://, a host, and no user, in ASCII with the rest percent-encoded")
-    return Secret(text)
-
-
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
-CREDENTIALS = re.compile(r"(?![A-Za-z]:[/\\])[^/\\]*:.*@", re.DOTALL)  # but no drive's letter
-GO_MYSQL_HOST = re.compile(r"@(tcp)?\([^)]*\)/")
 
 SECONDS = "a number of seconds"
 MOST_WORKERS = 256
@@ -202,11 +133,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "SQL_DSN",
         "database_url",
-        _database_url,
+        database_url,
         "a database URL",
         "postgresql://user:password@host/name, mysql://..., sqlite:////path/file.db. Default: DATA_DIR/tollway.db",
     ),
-    Variable("DATABASE_URL", "database_url", _database_url, "a database URL", "The same, under its common name"),
+    Variable("DATABASE_URL", "database_url", database_url, "a database URL", "The same, under its common name"),
     Variable(
         "SQLITE_PATH",
         "database_url",
@@ -217,114 +148,114 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "LOG_SQL_DSN",
         "log_database_url",
-        _database_url,
+        database_url,
         "a database URL",
         "A database of its own for the logs. Default: the main one",
     ),
     Variable(
         "REDIS_CONN_STRING",
         "redis_url",
-        _redis_url,
+        redis_url,
         "a Redis URL",
         "Redis, for limits that count over all processes and for changes seen at once. Default: none",
     ),
     Variable(
         "JOURNAL_FSYNC_MS",
         "journal_fsync_ms",
-        _whole(0, 10_000),
+        whole(0, 10_000),
         "a number of milliseconds",
         "How often the journal is made durable; 0: before each answer ends. Default: 50",
     ),
     Variable(
         "JOURNAL_MAX_MB",
         "journal_max_bytes",
-        _whole(16, 1024 * 1024, 1024 * 1024),
+        whole(16, 1024 * 1024, 1024 * 1024),
         "a number of MiB",
         "The largest journal of a process; beyond it new requests are refused. Default: 256",
     ),
     Variable("HOST", "host", str, "an address", "The address to listen on. Default: 127.0.0.1"),
-    Variable("PORT", "port", _whole(0, 65535), "a port", "The port to listen on. Default: 3000"),
+    Variable("PORT", "port", whole(0, 65535), "a port", "The port to listen on. Default: 3000"),
     Variable(
         "WORKERS",
         "workers",
-        _whole(1, MOST_WORKERS),
+        whole(1, MOST_WORKERS),
         "a number of processes",
         "Processes that serve, on one port and data directory. Default: 1",
     ),
     Variable(
         "CRYPTO_SECRET",
         "crypto_secret",
-        _secret,
+        secret,
         "a secret",
         "Encrypts channel keys and hashes tokens. Default: generated into DATA_DIR",
     ),
     Variable(
         "MAX_REQUEST_BODY_MB",
         "max_request_bytes",
-        _whole(1, 4096, 1024 * 1024),
+        whole(1, 4096, 1024 * 1024),
         "a number of MiB",
         "The largest request body. Default: 32",
     ),
     Variable(
         "MAX_ANSWER_BODY_MB",
         "max_answer_bytes",
-        _whole(1, 4096, 1024 * 1024),
+        whole(1, 4096, 1024 * 1024),
         "a number of MiB",
         "The largest answer held in memory. Default: 256",
     ),
     Variable(
         "CONNECT_TIMEOUT",
         "connect_timeout",
-        _number(0.01, 600),
+        number(0.01, 600),
         SECONDS,
         "Seconds to reach an upstream: DNS, TCP and TLS. Default: 10",
     ),
     Variable(
         "FIRST_BYTE_TIMEOUT",
         "first_byte_timeout",
-        _number(0, 86400),
+        number(0, 86400),
         SECONDS,
         "Seconds from the request sent to the first byte; 0: no limit. Default: 120",
     ),
     Variable(
         "STREAMING_TIMEOUT",
         "streaming_timeout",
-        _number(0, 86400),
+        number(0, 86400),
         SECONDS,
         "The longest silence inside an answer, in seconds; 0: no limit. Default: 120",
     ),
     Variable(
         "RELAY_TIMEOUT",
         "relay_timeout",
-        _number(0, 86400),
+        number(0, 86400),
         SECONDS,
         "Seconds for a whole upstream exchange; 0: no limit. Default: 3600",
     ),
     Variable(
         "SHUTDOWN_TIMEOUT_SECONDS",
         "shutdown_timeout",
-        _number(0, 86400),
+        number(0, 86400),
         SECONDS,
         "How long open requests may finish after SIGTERM. Default: 120",
     ),
     Variable(
         "RELAY_IDLE_CONN_TIMEOUT",
         "idle_connection_timeout",
-        _number(0, 86400),
+        number(0, 86400),
         SECONDS,
         "Seconds that an idle upstream connection is kept. Default: 90",
     ),
     Variable(
         "RELAY_MAX_IDLE_CONNS",
         "max_idle_connections",
-        _whole(0, 100_000),
+        whole(0, 100_000),
         "a whole number",
         "Idle upstream connections kept in all. Default: 512",
     ),
     Variable(
         "ALLOW_PRIVATE_UPSTREAMS",
         "allow_private_upstreams",
-        _switch,
+        switch,
         "true or false",
         "Channels may point at private addresses. Default: true",
     ),
@@ -338,62 +269,69 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "FORCE_STREAM_OPTION",
         "force_stream_option",
-        _switch,
+        switch,
         "true or false",
         "Ask upstreams for usage in streams. Default: true",
     ),
     Variable(
         "GET_MEDIA_TOKEN",
         "get_media_token",
-        _switch,
+        switch,
         "true or false",
         "Measure pictures and sound where their tokens are counted here; else they count flat. Default: true",
     ),
     Variable(
         "GET_MEDIA_TOKEN_NOT_STREAM",
         "get_media_token_not_stream",
-        _switch,
+        switch,
         "true or false",
         "The same for requests that do not stream. Default: true",
     ),
     Variable(
         "ACCESS_LOG",
         "access_log",
-        _switch,
+        switch,
         "true or false",
         "Write one line a request to standard output. Default: true",
     ),
     Variable(
         "TRUSTED_PROXIES",
         "trusted_proxies",
-        _networks,
+        networks,
         "a comma list of networks",
         "Proxies whose X-Forwarded-For is believed. Default: none",
     ),
     Variable(
-        "CORS_ORIGINS", "cors_origins", _list, "a comma list of origins", "Who may call from a browser. Default: *"
+        "CORS_ORIGINS", "cors_origins", listed, "a comma list of origins", "Who may call from a browser. Default: *"
     ),
     Variable(
-        "METRICS_TOKEN", "metrics_token", _secret, "a secret", "A bearer token that /metrics then wants. Default: none"
+        "METRICS_TOKEN", "metrics_token", secret, "a secret", "A bearer token that /metrics then wants. Default: none"
     ),
     Variable(
         "NOTIFY_WEBHOOK_URL",
         "notify_webhook_url",
-        _webhook_url,
+        webhook_url,
         "a URL",
         "Where notices of low budgets and balances are posted as JSON. Default: none, they are in the log only",
     ),
     Variable(
+        "NOTIFY_WEBHOOK_SECRET",
+        "notify_webhook_secret",
+        webhook_secret,
+        "base64 of 24 to 64 bytes",
+        "Signs those notices as standardwebhooks.com has it; `whsec_` may stand before it. Default: none, unsigned",
+    ),
+    Variable(
         "NOTIFICATION_LIMIT_DURATION_MINUTE",
         "notification_limit_minutes",
-        _whole(1, 43_200),
+        whole(1, 43_200),
         "a number of minutes",
         "The time that NOTIFY_LIMIT_COUNT is about. Default: 10",
     ),
     Variable(
         "NOTIFY_LIMIT_COUNT",
         "notify_limit_count",
-        _whole(1, 1000),
+        whole(1, 1000),
         "a whole number",
         "The most notices of one kind about the same budget or user in that time. Default: 2",
     ),

@@ -6,7 +6,10 @@ there in full before.
 """
 
 import asyncio
+import base64
+import hmac
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -56,12 +59,26 @@ class Notice:
         )
 
 
+def signature(secret: Secret, notice_id: str, sent_at: int, body: bytes) -> str:
+    """
+    Of a message that is sent at this second since 1970, by a secret that is base64 with or without `whsec_` before it.
+
+    https://www.standardwebhooks.com: libraries for many languages check it.
+    """
+    key = base64.b64decode(secret.reveal().removeprefix("whsec_"))
+    digest = hmac.digest(key, f"{notice_id}.{sent_at}.".encode() + body, "sha256")
+    return f"v1,{base64.b64encode(digest).decode()}"
+
+
 class Webhook:
     """An operator's URL, and the notices that it has yet to get. Redirects are not followed."""
 
-    def __init__(self, url: Secret, upstream: Upstream, *, pauses_s: Sequence[float] = PAUSES_S) -> None:
+    def __init__(
+        self, url: Secret, upstream: Upstream, *, secret: Secret | None = None, pauses_s: Sequence[float] = PAUSES_S
+    ) -> None:
         self._url = url
         self._upstream = upstream
+        self._secret = secret
         self._pauses_s = pauses_s
         self._waiting: asyncio.Queue[Notice] = asyncio.Queue(MOST_WAITING)
 
@@ -89,7 +106,7 @@ class Webhook:
 
     async def _deliver(self, notice: Notice) -> None:
         for pause in (*self._pauses_s, None):
-            problem, final = await self._post(notice.body())
+            problem, final = await self._post(notice)
             if not problem:
                 return
             if final or pause is None:
@@ -97,9 +114,18 @@ class Webhook:
                 return
             await asyncio.sleep(pause)
 
-    async def _post(self, body: bytes) -> tuple[str, bool]:
+    async def _post(self, notice: Notice) -> tuple[str, bool]:
         """What went wrong, if anything did, and whether it would do so again."""
-        headers = [(b"content-type", b"application/json"), (b"user-agent", f"tollway/{version()}".encode())]
+        body, sent_at = notice.body(), int(time.time())
+        named = {
+            "content-type": "application/json",
+            "user-agent": f"tollway/{version()}",
+            "webhook-id": notice.id,
+            "webhook-timestamp": str(sent_at),
+        }
+        if self._secret:
+            named["webhook-signature"] = signature(self._secret, notice.id, sent_at, body)
+        headers = [(name.encode(), value.encode()) for name, value in named.items()]
         try:
             incoming = await self._upstream.send(Outgoing("POST", self._url.reveal(), headers, body), TIMEOUTS)
         except UpstreamError as error:
@@ -125,13 +151,16 @@ class Notifier:
 
 
 @asynccontextmanager
-async def open_notifier(url: Secret) -> AsyncGenerator[Notifier]:
-    """A notifier for the webhook at `url`, or for the log alone. At its end it waits for what is on its way."""
+async def open_notifier(url: Secret, secret: Secret | None = None) -> AsyncGenerator[Notifier]:
+    """
+    A notifier for the webhook at `url`, signed with `secret` where there is one, or for the log alone. At its end it
+    waits for what is on its way.
+    """
     if not url:
         yield Notifier()
         return
     upstream = FastTransport()
-    webhook = Webhook(url, upstream)
+    webhook = Webhook(url, upstream, secret=secret)
     running = asyncio.create_task(webhook.run())
     try:
         yield Notifier(webhook)

@@ -62,7 +62,7 @@ async def open_ledger(
         store, journal, holder=holder, log_store=log_store, sync_at_once=settings.journal_fsync_ms == 0
     )
     every = max(settings.journal_fsync_ms / 1000, SHORTEST_SYNC_S)
-    async with open_notifier(settings.notify_webhook_url) as notifier:
+    async with open_notifier(settings.notify_webhook_url, settings.notify_webhook_secret) as notifier:
         watch = Watch(ledger, options, settings, notifier)
         upkeep = asyncio.create_task(Upkeep(ledger, recoverer, watch, sync_every_s=every).run())
         try:

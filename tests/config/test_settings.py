@@ -50,6 +50,13 @@ def test_a_webhook_that_cannot_be_used_is_named_and_not_shown(text: str) -> None
     assert "s3c" not in message
 
 
+@pytest.mark.parametrize("text", ["whsec_s3cret", "s3cretpw" * 20, "whsec_" + "s3c=" * 8, "s3cretpw/" * 4 + "ü"])
+def test_a_webhook_secret_that_cannot_be_used_is_named_and_not_shown(text: str) -> None:
+    message = refusal("NOTIFY_WEBHOOK_SECRET", text)
+    assert message.startswith("NOTIFY_WEBHOOK_SECRET must be base64 of 24 to 64 bytes: ")
+    assert "s3c" not in message
+
+
 @pytest.mark.parametrize(
     "text",
     [

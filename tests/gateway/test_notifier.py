@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from tollway.config.secret import Secret
 from tollway.gateway import notifier as module
-from tollway.gateway.notifier import Notice, Notifier, Webhook, open_notifier
+from tollway.gateway.notifier import Notice, Notifier, Webhook, open_notifier, signature
 from tollway.gateway.upstream.fast import FastTransport
 
 from tests.gateway.upstream.scripted import Peer, Script, Server, answers, upstream
@@ -69,6 +69,36 @@ async def test_a_notice_is_posted_as_json() -> None:
         "values": {"budget_id": 1, "kind": "user"},
         "timestamp": 1_763_726_400,
     }
+
+
+KEY = Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+
+
+@pytest.mark.parametrize("secret", [KEY, Secret(KEY.reveal().removeprefix("whsec_"))], ids=["prefixed", "bare"])
+def test_the_signature_is_that_of_the_standards_own_example(secret: Secret) -> None:
+    signed = signature(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("secret", [KEY, None], ids=["with a secret", "without"])
+async def test_a_notice_says_who_it_is_and_when_it_was_sent(secret: Secret | None) -> None:
+    begun = int(time.time())
+    async with (
+        upstream(answers(OK)) as server,
+        open_notifier(Secret(f"http://127.0.0.1:{server.port}{PATH}"), secret) as told,
+    ):
+        told.tell(notice())
+        async with asyncio.timeout(5):
+            await server.asked.wait()
+    (request,) = server.requests
+    head, _, body = request.partition(b"\r\n\r\n")
+    lines = (line.partition(": ") for line in head.decode().split("\r\n")[1:])
+    headers = {name.lower(): value for name, _, value in lines}
+    sent_at = int(headers["webhook-timestamp"])
+    assert headers["webhook-id"] == "budget-1-800"
+    assert begun <= sent_at <= time.time()
+    expected = secret and signature(secret, "budget-1-800", sent_at, body)
+    assert headers.get("webhook-signature") == expected
 
 
 async def test_a_notice_is_one_line_of_the_log_that_programs_can_read(caplog: pytest.LogCaptureFixture) -> None:
