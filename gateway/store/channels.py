@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import case, func, insert, select
 from sqlalchemy import delete as delete_from
+from sqlalchemy import insert, select
 from sqlalchemy import update as update_rows
 
 from ...config.channel import Channel, ChannelStatus, ChannelType
@@ -197,10 +197,8 @@ async def _save(transaction: Transaction, channel_id: int, values: Mapping[str, 
 
 async def is_served(session: Session, group: str) -> bool:
     """Whether any channel, enabled or not, serves this group; also while there are no channels at all."""
-    of_group = select(func.count(), func.count(case((abilities.c.group == group, 1)))).select_from(abilities)
-    row = await session.one(of_group)
-    everything, its = (0, 0) if row is None else row.values()
-    return bool(its or not everything)
+    its = select(abilities.c.channel_id).where(abilities.c.group == group).limit(1)
+    return await session.one(its) is not None or await session.one(select(abilities.c.channel_id).limit(1)) is None
 
 
 async def _write_abilities(transaction: Transaction, channel: Channel) -> None:

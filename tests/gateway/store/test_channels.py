@@ -77,6 +77,14 @@ async def test_a_name_that_is_listed_twice_is_one_ability(store: Store, vault: V
     assert len(await abilities_of(store)) == 1
 
 
+async def test_groups_are_served_by_channels(store: Store, vault: Vault) -> None:
+    assert await channels.is_served(store, "default"), "there is no channel at all"
+    channel = await create(store, vault)
+    assert [await channels.is_served(store, group) for group in ("default", "vip", "stuff")] == [True, True, False]
+    await channels.set_status(store, channel.id, ChannelStatus.DISABLED, now_ms=2)
+    assert await channels.is_served(store, "vip")
+
+
 async def test_an_edit_changes_what_it_names_and_nothing_else(store: Store, vault: Vault) -> None:
     channel = await create(store, vault)
     edits = [
