@@ -24,15 +24,18 @@ QUOTA_PER_USD_PER_MILLION = Decimal(QUOTA_PER_USD).scaleb(-6)
 QUOTA_PER_USD_PER_THOUSAND = Decimal(QUOTA_PER_USD).scaleb(-3)
 
 OWN_PRICES = ("input", "output", "per_minute", "per_call")
-FALLING_BACK = (
-    "cached_input",
-    "cache_write_5m",
-    "cache_write_1h",
-    "input_audio",
-    "output_audio",
-    "input_image",
-    "output_image",
+FALLING_BACK: Mapping["TokenKind", "TokenKind"] = MappingProxyType(
+    {
+        "cached_input": "input",
+        "cache_write_5m": "input",
+        "cache_write_1h": "cache_write_5m",
+        "input_audio": "input",
+        "output_audio": "output",
+        "input_image": "input",
+        "output_image": "output",
+    }
 )
+"""The prices that may be left out, and which holds in their place."""
 TIER_FIELDS = frozenset({"input", "output", *FALLING_BACK})
 """The prices that can depend on the length of the prompt: those of tokens."""
 
@@ -51,23 +54,18 @@ TOOLS: tuple[Tool, ...] = get_args(Tool)
 
 NO_FIGURES: Mapping[str, Decimal] = MappingProxyType({})
 
-Kind = (
-    Literal[
-        "input",
-        "output",
-        "cached_input",
-        "cache_write_5m",
-        "cache_write_1h",
-        "input_audio",
-        "output_audio",
-        "input_image",
-        "output_image",
-        "per_minute",
-        "per_call",
-        "per_image",
-    ]
-    | Tool
-)
+TokenKind = Literal[
+    "input",
+    "output",
+    "cached_input",
+    "cache_write_5m",
+    "cache_write_1h",
+    "input_audio",
+    "output_audio",
+    "input_image",
+    "output_image",
+]
+Kind = TokenKind | Literal["per_minute", "per_call", "per_image"] | Tool
 
 
 class PriceError(ValueError):
@@ -85,6 +83,9 @@ class Rate(NamedTuple):
 
     usd: Decimal
     quota: Decimal
+
+
+NOTHING = Rate(ZERO, ZERO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,31 +226,27 @@ class Price:
             raise PriceError(self.model, f"tiers.{tier.above}.{error.field}", error.problem) from None
 
     def _rates(self) -> dict[Kind, Rate]:
-        cache_write_5m = self.input if self.cache_write_5m is None else self.cache_write_5m
-        per_million: dict[Kind, Decimal] = {
-            "input": self.input,
-            "output": self.output,
-            "cached_input": self.input if self.cached_input is None else self.cached_input,
-            "cache_write_5m": cache_write_5m,
-            "cache_write_1h": cache_write_5m if self.cache_write_1h is None else self.cache_write_1h,
-            "input_audio": self.input if self.input_audio is None else self.input_audio,
-            "output_audio": self.output if self.output_audio is None else self.output_audio,
-            "input_image": self.input if self.input_image is None else self.input_image,
-            "output_image": self.output if self.output_image is None else self.output_image,
-        }
         rates: dict[Kind, Rate] = {
-            kind: self._rate(kind, usd, QUOTA_PER_USD_PER_MILLION) for kind, usd in per_million.items()
+            "input": self._rate("input", self.input, QUOTA_PER_USD_PER_MILLION),
+            "output": self._rate("output", self.output, QUOTA_PER_USD_PER_MILLION),
         }
+        for kind, instead in FALLING_BACK.items():
+            usd: Decimal | None = getattr(self, kind)
+            # One object for all that cost the same: there are a thousand prices.
+            rates[kind] = rates[instead] if usd is None else self._rate(kind, usd, QUOTA_PER_USD_PER_MILLION)
         if self.prompt_cache_ratio is not None:
             rates["cached_input"] = Rate(*(EXACT.multiply(each, self.prompt_cache_ratio) for each in rates["input"]))
         rates["per_call"] = self._rate("per_call", self.per_call, QUOTA_PER_USD)
-        per_minute = self._rate("per_minute", self.per_minute, QUOTA_PER_USD)
-        rates["per_minute"] = Rate(per_minute.usd, Context(prec=40).divide(per_minute.quota, Decimal(60)))
+        rates["per_minute"] = per_minute = self._rate("per_minute", self.per_minute, QUOTA_PER_USD)
+        if per_minute is not NOTHING:
+            rates["per_minute"] = Rate(per_minute.usd, Context(prec=40).divide(per_minute.quota, Decimal(60)))
         for tool, usd in self.tools.items():
             rates[cast("Tool", tool)] = self._rate(f"tools.{tool}", usd, QUOTA_PER_USD_PER_THOUSAND)
         return rates
 
     def _rate(self, name: str, usd: object, quota_per_usd: Decimal | int) -> Rate:
+        if usd is ZERO:
+            return NOTHING
         if not isinstance(usd, Decimal):
             raise PriceError(self.model, name, f"must be a Decimal in USD, not {type(usd).__name__}")
         if not usd.is_finite():

@@ -10,7 +10,7 @@ SWITCH_INTERVAL = 0.0005
 GC_THRESHOLD = (25_000, 20, 20)
 M_ARENA_MAX = -8  # malloc.h of the GNU C library
 TRIM_EVERY = 1.0
-TRIM_AGAIN_AFTER = 30
+TRIM_AGAIN_AFTER = 10
 WORTH_TRIMMING = 4 * 1024 * 1024
 """Bytes that the process must have grown by before the allocator is asked for what it holds unused."""
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096

@@ -27,7 +27,7 @@ Compiled: TypeAlias = tuple[str, list[Any], Any, Any]  # the base class says thr
 
 POOL_SIZE = 4  # one writer at a time, the others read
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
-CACHE_KIB = 4096
+CACHE_KIB = 2048
 
 
 def create_private(path: str) -> None:

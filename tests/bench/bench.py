@@ -22,11 +22,13 @@ from statistics import median
 from loads import LOADS, run_load
 from processes import TARGET_CORE, Process
 from profiling import profile
-from report import Cell, Figures, markdown, write_into_readme
+from report import Cell, Ends, Figures, markdown, write_into_readme
 from targets import TARGETS, Target, available, build_tools, start_upstream
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WARM_UP_S = 0.7
+REST_S = 12.0
+"""Behind the last load, before the memory that stays is read."""
 
 
 @dataclass
@@ -74,8 +76,9 @@ def compare(names: list[str], loads: list[str], *, rounds: int, pace: float, wor
                 target = running.target
                 run_load(LOADS[load], client, port=target.port, key=target.key, seconds=WARM_UP_S * min(pace, 1.0))
         cells = [measure(running, load, client, pace) for _ in range(rounds) for load in loads for running in everyone]
-        starts = {running.target.name: (running.ready_s, running.idle_mib) for running in everyone}
-    return Figures(cells, starts)
+        time.sleep(REST_S)
+        ends = {each.target.name: Ends(each.ready_s, each.idle_mib, each.process.memory_mib()) for each in everyone}
+    return Figures(cells, ends)
 
 
 def arguments() -> argparse.Namespace:

@@ -31,11 +31,20 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Ends:
+    """Seconds to its first answer, MiB before any request, and MiB when all loads were over for some seconds."""
+
+    ready_s: float
+    idle_mib: float
+    rest_mib: float
+
+
+@dataclass(frozen=True)
 class Figures:
-    """Every measurement of one run, and for each target the seconds to its first answer and its idle MiB."""
+    """Every measurement of one run, and what was seen of each target before and after its loads."""
 
     cells: list[Cell]
-    starts: dict[str, tuple[float, float]]
+    ends: dict[str, Ends]
 
     def of(self, target: str, load: str, read: Callable[[Cell], float]) -> float:
         """The median over the rounds. NaN when there are none."""
@@ -54,7 +63,7 @@ class Figures:
         yield from self.bad()
         loads = {cell.load for cell in self.cells}
         for load, other, most in BARS:
-            if {"tollway", other} <= self.starts.keys() and load in loads:
+            if {"tollway", other} <= self.ends.keys() and load in loads:
                 ratio = self.of("tollway", load, lambda c: c.cpu_us) / self.of(other, load, lambda c: c.cpu_us)
                 verdict = "within" if ratio <= most else "OVER"
                 yield f"budget, {LOADS[load].title}: {ratio:.2f}x {other}, {verdict} {most}x"
@@ -81,14 +90,15 @@ def rows(figures: Figures) -> Iterator[tuple[str, str, Callable[[str], float]]]:
     if "single" in loads:
         yield "p50 ms, one connection", ".2f", lambda t: figures.of(t, "single", lambda c: c.outcome.p50) / 1e3
         yield "p99 ms, one connection", ".2f", lambda t: figures.of(t, "single", lambda c: c.outcome.p99) / 1e3
-    yield "memory, idle, MiB", ".0f", lambda t: figures.starts[t][1]
-    yield "memory, after the load, MiB", ".0f", lambda t: max(c.memory_mib for c in figures.cells if c.target == t)
-    yield "seconds to ready", ".2f", lambda t: figures.starts[t][0]
+    yield "memory, idle, MiB", ".0f", lambda t: figures.ends[t].idle_mib
+    yield "memory, most behind a load, MiB", ".0f", lambda t: max(c.memory_mib for c in figures.cells if c.target == t)
+    yield "memory, at rest behind all loads, MiB", ".0f", lambda t: figures.ends[t].rest_mib
+    yield "seconds to ready", ".2f", lambda t: figures.ends[t].ready_s
 
 
 def markdown(figures: Figures, *, rounds: int) -> str:
     """The table, one column a target, then Tollway's ratio to each of the others, then how it was measured."""
-    names = list(figures.starts)
+    names = list(figures.ends)
     others = [name for name in names if name != "tollway"] if "tollway" in names else []
     head = ["", *names, *(f"Tollway / {other}" for other in others)]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
