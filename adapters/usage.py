@@ -93,6 +93,19 @@ def merge_usage(earlier: Usage, later: Usage) -> Usage:
     return merged
 
 
+def beside(one: Usage, other: Usage) -> Usage:
+    """What two answers to one request used, each with a report of its own: the request once, and both outputs."""
+    both = merge_usage(one, other)
+    return replace(
+        both,
+        output_tokens=one.output_tokens + other.output_tokens,
+        output_image_tokens=one.output_image_tokens + other.output_image_tokens,
+        output_audio_tokens=one.output_audio_tokens + other.output_audio_tokens,
+        reasoning_tokens=one.reasoning_tokens + other.reasoning_tokens,
+        suspicious=one.suspicious or other.suspicious,
+    )
+
+
 def bounded_seconds(seconds: Decimal) -> Decimal:
     """
     A length above 0 and below 2^31, in seconds, with at most 18 decimals, rounded up. A bill is exact or an error, and

@@ -17,7 +17,7 @@ from ..config.pricing import Usage
 from .errors import UpstreamGarbage
 from .estimate import estimate_text
 from .shapes import list_of, object_of
-from .usage import merge_usage, read_usage
+from .usage import beside, merge_usage, read_usage
 
 LONGEST_EVENT = 32 * 1024 * 1024
 COUNT_AFTER = 32 * 1024
@@ -39,16 +39,20 @@ class StreamWatch:
     """
     One event stream of OpenAI's dialects.
 
-    `ends` are the types of events that end a stream, beside `data: [DONE]`, which ends any. With
+    `ends` are the types of events that end an answer, beside `data: [DONE]`, which ends any stream. With
     `strip_usage`, the chunk that reports usage and nothing else is taken out: the gateway asked for it, and not the
-    client. `choices` are the answers that were asked for.
+    client. `choices` are the answers that were asked for: OpenAI ends each picture by an event of its own with its own
+    usage, MiniMax all of them by one, behind which it closes.
     """
 
     __slots__ = (
+        "_choices",
         "_counted",
         "_ends",
+        "_ends_passed",
         "_kept",
         "_kept_size",
+        "_of_ends",
         "_open_choices",
         "_pending",
         "_strip",
@@ -60,6 +64,9 @@ class StreamWatch:
 
     def __init__(self, ends: tuple[str, ...] = (), *, strip_usage: bool = False, choices: int = 1) -> None:
         self._ends = ends
+        self._ends_passed = 0
+        self._of_ends: Usage | None = None
+        self._choices = choices
         self._strip = strip_usage
         self._pending = bytearray()
         self._kept: list[bytes] = []
@@ -101,10 +108,11 @@ class StreamWatch:
         """What is left when the upstream has closed. An event that lacks only its blank line still counts as one."""
         data = bytes(self._pending)
         self._pending.clear()
-        if not data.strip():
-            return b""
-        whole = has_done(data) or first_document(data) is not None
-        return self._look(data.rstrip(b"\r\n") + b"\n\n") if whole else b""
+        passed = b""
+        if data.strip() and (has_done(data) or first_document(data) is not None):
+            passed = self._look(data.rstrip(b"\r\n") + b"\n\n")
+        self.ended = self.ended or self._ends_passed > 0
+        return passed
 
     def delivered_tokens(self) -> int:
         """An estimate of the output tokens that have passed, from their text."""
@@ -123,7 +131,9 @@ class StreamWatch:
             self._open_choices -= text.count(FINISH) + text.count(FINISH_SPACED)
             self._open_choices += text.count(NO_FINISH) + text.count(NO_FINISH_SPACED)
             self.finished = self._open_choices <= 0
-        if ("[DONE]" in text and has_done(data)) or (self._ends and self._has_end(data)):
+        if self._ends:
+            self._ends_passed += self._ends_in(data)
+        if ("[DONE]" in text and has_done(data)) or (self._ends_passed >= self._choices):
             self.ended = True
         self._kept.append(data)
         self._kept_size += len(data)
@@ -137,6 +147,8 @@ class StreamWatch:
             if b'"usage"' in event and (document := event_document(event)) is not None:
                 usage = read_usage(inner_answer(document))
                 if usage is not None:
+                    if document.get("type") in self._ends:
+                        usage = self._of_ends = usage if self._of_ends is None else beside(self._of_ends, usage)
                     self.usage = usage if self.usage is None else merge_usage(self.usage, usage)
                 if self._strip and document.get("choices") == [] and object_of(document.get("usage")):
                     continue
@@ -150,8 +162,8 @@ class StreamWatch:
             if (document := event_document(event)) is not None
         )
 
-    def _has_end(self, data: bytes) -> bool:
-        return any(
+    def _ends_in(self, data: bytes) -> int:
+        return sum(
             document.get("type") in self._ends
             for event in split_events(data)
             if any(end.encode() in event for end in self._ends) and (document := event_document(event)) is not None

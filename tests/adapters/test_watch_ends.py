@@ -2,6 +2,7 @@
 
 import pytest
 from tollway.adapters.watch import StreamWatch, first_document, has_done, has_event
+from tollway.config.usage import Usage
 
 STOP = b'data: {"choices":[{"index":%d,"delta":{},"finish_reason":"stop"}]}\n\n'
 DELTA = b'data: {"choices":[{"index":0,"delta":{"content":"hello"},"finish_reason":null}]}\n\n'
@@ -75,3 +76,37 @@ def test_events_without_content_count_for_nothing() -> None:
     watch = StreamWatch()
     watch.feed(b"\n\ndata:\n\ndata: {}\n\n: a comment that is a little longer\n\n")
     assert watch.delivered_tokens() == 0
+
+
+PICTURE = (
+    b'data: {"type":"image_generation.completed","b64_json":"aGk=","usage":'
+    b'{"input_tokens":10,"output_tokens":%d,"output_tokens_details":{"image_tokens":%d}}}\n\n'
+)
+PICTURES = ("image_generation.completed",)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one piece", "one by one"])
+def test_pictures_end_one_by_one_and_their_usages_are_added(together: bool) -> None:
+    watch = StreamWatch(PICTURES, choices=3)
+    events = [PICTURE % (tokens, tokens) for tokens in (300, 200, 400)]
+    for data in [b"".join(events)] if together else events:
+        assert not watch.ended
+        watch.feed(data)
+    assert watch.ended
+    assert watch.usage == Usage(10, 900, output_image_tokens=900)
+
+
+def test_one_end_may_be_that_of_all_pictures() -> None:
+    watch = StreamWatch(PICTURES, choices=3)
+    watch.feed(PICTURE % (900, 900))
+    assert not watch.ended
+    assert watch.finish() == b""
+    assert watch.ended
+    assert watch.usage == Usage(10, 900, output_image_tokens=900)
+
+
+def test_pictures_without_any_end_are_cut_off() -> None:
+    watch = StreamWatch(PICTURES, choices=3)
+    watch.feed(b'data: {"type":"image_generation.partial_image","b64_json":"aGk="}\n\n')
+    watch.finish()
+    assert not watch.ended
