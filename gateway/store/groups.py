@@ -13,8 +13,10 @@ from .store import Session, Transaction
 
 async def list_all(session: Session) -> tuple[GroupRow, ...]:
     """Every group, by name."""
-    rows = await session.all(select(groups).order_by(groups.c.name))
-    return tuple(GroupRow(row["name"], Decimal(row["ratio"]), row["description"]) for row in rows)
+    rows = await session.all(select(groups))
+    found = (GroupRow(row["name"], Decimal(row["ratio"]), row["description"]) for row in rows)
+    # Not by the database, whose order of texts may be that of a language.
+    return tuple(sorted(found, key=lambda group: group.name))
 
 
 async def put(session: Session, group: GroupRow, *, now_ms: int) -> None:

@@ -11,7 +11,9 @@ from .store import Session, Transaction
 
 async def list_all(session: Session) -> tuple[PriceRow, ...]:
     """Every price that was set, by model."""
-    return tuple(PriceRow(**row) for row in await session.all(select(prices).order_by(prices.c.model)))
+    rows = await session.all(select(prices))
+    # Not by the database, whose order of texts may be that of a language.
+    return tuple(sorted((PriceRow(**row) for row in rows), key=lambda row: row.model))
 
 
 async def put(session: Session, model: str, price: str, *, now_ms: int) -> None:

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import text
 from tollway.gateway.store import Store, Transaction, changes, groups, options, prices
 from tollway.gateway.store.records import Change, GroupRow, PriceRow
 
@@ -38,6 +39,17 @@ async def test_prices_are_put_and_deleted(store: Store) -> None:
     assert await prices.delete(store, "m", now_ms=3)
     assert not await prices.delete(store, "m", now_ms=4)
     assert [change.kind for change in await changes.since(store, 0)] == ["price"] * 3
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql-local"], indirect=True)
+async def test_names_are_in_one_order_whatever_the_language_of_the_database(store: Store) -> None:
+    for column in ("prices ALTER model", "groups ALTER name"):
+        await store.change(text(f'ALTER TABLE {column} TYPE varchar(64) COLLATE "en-x-icu"'))
+    for name in ("a", "B", "_"):
+        await prices.put(store, name, "{}", now_ms=1)
+        await groups.put(store, GroupRow(name, Decimal(1), ""), now_ms=1)
+    assert [row.model for row in await prices.list_all(store)] == ["B", "_", "a"]
+    assert [row.name for row in await groups.list_all(store)] == ["B", "_", "a"]
 
 
 async def test_changes_are_read_from_where_one_stopped(store: Store) -> None:
