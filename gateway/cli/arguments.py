@@ -153,9 +153,9 @@ def or_empty(parse: Callable[[str], Any], nothing: Any) -> Callable[[str], Any]:
     return parse_or_empty
 
 
-def names(text: str) -> tuple[str, ...]:
+def names(value: str) -> tuple[str, ...]:
     """Names between commas or line breaks, each once, in the order given; at least one."""
-    parts = (part.strip() for part in text.replace("\n", ",").split(","))
+    parts = (part.strip() for part in text(value).replace("\n", ",").split(","))
     found = tuple(dict.fromkeys(part for part in parts if part))
     if not found:
         raise ArgumentTypeError("must name at least one")

@@ -42,6 +42,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "an expiry that is no time": ((*TOKEN, "--expires", "tomorrow"), "--expires"),
     "an expiry that has passed": ((*TOKEN, "--expires", "2001-01-01"), "--expires"),
     "a model list of nothing": ((*TOKEN, "--models", " , "), "--models"),
+    "a model list that is no UTF-8": ((*TOKEN, "--models", "m\udcff"), "--models: must be UTF-8 text"),
     "a rate below zero": ((*TOKEN, "--requests-per-minute", "-1"), "--requests-per-minute"),
     "a channel of an unknown type": ((*CHANNEL, "--type", "nope"), "--type: must be one of"),
     "a channel of an unknown number": ((*CHANNEL, "--type", "28"), "--type: must be one of"),
