@@ -209,6 +209,9 @@ def meaning(error: BaseException | None, where: str) -> StoreError | None:
         return Unavailable(f"{where}: the connection is gone") if GONE.search(str(error)) else None
     if isinstance(error, UnicodeEncodeError):
         return BadValue("a text holds a character that cannot be stored")
+    if isinstance(error, asyncpg.DataError) and (cause := error.__cause__) is not None:
+        # A value that asyncpg does not send at all. Its own words show the value; their cause only says what is wrong.
+        return meaning(cause, where) or BadValue(str(cause))
     return _meaning_of_state(error, where) if isinstance(error, asyncpg.PostgresError) else None
 
 

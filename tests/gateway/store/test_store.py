@@ -130,12 +130,14 @@ async def test_a_long_text_is_kept_whole(store: Store) -> None:
     "values",
     [
         pytest.param({"username": "a", "quota": 2**63}, id="a number beyond 64 bits"),
-        pytest.param({"username": "\ud800"}, id="half a character"),
+        pytest.param({"username": "nobody's business\ud800"}, id="half a character"),
     ],
 )
-async def test_a_value_that_cannot_be_stored_is_refused(store: Store, values: dict[str, object]) -> None:
-    with pytest.raises(BadValue):
+async def test_a_value_that_cannot_be_stored_is_refused_and_not_shown(store: Store, values: dict[str, object]) -> None:
+    with pytest.raises(BadValue) as refused:
         await store.insert(insert(users).values(created_at=1, **values))
+    assert "business" not in str(refused.value)
+    assert str(2**63) not in str(refused.value)
     assert await add(store, "a") > 0
 
 
