@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from . import tls
 from .engine import Columns, Inserts, Row, Rows, Written
-from .errors import BadValue, BrokenReference, Conflict, Contended, StoreError, Unavailable
+from .errors import BadValue, BrokenReference, Conflict, Contended, StoreError, Unavailable, Unsupported
 from .server_address import Server
 
 Raw: TypeAlias = Any  # asyncpg.Connection, whose types are left open
@@ -78,7 +78,10 @@ def migration_options(server: Server) -> dict[str, Any]:
 
 
 async def _prepare(raw: Raw) -> None:
-    """A sum of whole numbers is NUMERIC here, and an int everywhere else."""
+    """A sum of whole numbers is NUMERIC here, and an int everywhere else. Raises `Unsupported`."""
+    # In another encoding a name might not fit its column, and one log row that is refused keeps all charges waiting.
+    if (encoding := raw.get_settings().server_encoding) != "UTF8":
+        raise Unsupported(f"the encoding of the PostgreSQL database is {encoding}, and must be UTF8")
     await raw.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number)
 
 

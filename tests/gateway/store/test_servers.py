@@ -3,10 +3,12 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from os import getpid
 from pathlib import Path
 from secrets import token_hex
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import pytest
 import trustme
 from sqlalchemy import insert, select, text, update
@@ -62,6 +64,20 @@ async def test_a_server_that_says_nothing_is_waited_for_no_longer_than_asked(dat
 
 async def test_an_unknown_database_is_named(database_url: str) -> None:
     assert "absent_database" in await refused(altered(database_url, name="/absent_database"))
+
+
+@pytest.mark.parametrize("engine_name", POSTGRESQLS, indirect=True)
+async def test_a_database_of_another_encoding_is_refused(database_url: str) -> None:
+    server = await asyncpg.connect(database_url)
+    name = f"tollway_test_{getpid()}_{token_hex(6)}"
+    try:
+        await server.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        other = Store(altered(database_url, name=f"/{name}"))
+        with pytest.raises(Unsupported, match="is LATIN1, and must be UTF8"):
+            await other.connect()
+        await server.execute(f"DROP DATABASE {name}")
+    finally:
+        await server.close()
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql", "mariadb-local"], indirect=True)
