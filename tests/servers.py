@@ -90,7 +90,9 @@ class PostgresqlDatabases:
         self._options = {"host": "127.0.0.1", "port": port, "user": "postgres", "database": "postgres", "timeout": 5}
         self._execute(_drop_of_the_dead)
         self._template = _new_name()
-        self._execute(lambda server: server.execute(f"CREATE DATABASE {self._template}"))
+        self._execute(
+            lambda server: server.execute(f"CREATE DATABASE {self._template} ENCODING 'UTF8' TEMPLATE template0")
+        )
         asyncio.run(migrate.upgrade(f"{self._base}/{self._template}?sslmode=disable"))
 
     def make(self, folder: Path, *, empty: bool = False) -> str:

@@ -80,7 +80,7 @@ def migration_options(server: Server) -> dict[str, Any]:
 async def _prepare(raw: Raw) -> None:
     """A sum of whole numbers is NUMERIC here, and an int everywhere else. Raises `Unsupported`."""
     # In another encoding a name might not fit its column, and one log row that is refused keeps all charges waiting.
-    if (encoding := raw.get_settings().server_encoding) != "UTF8":
+    if (encoding := getattr(raw.get_settings(), "server_encoding", "UTF8")) != "UTF8":
         raise Unsupported(f"the encoding of the PostgreSQL database is {encoding}, and must be UTF8")
     await raw.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number)
 
