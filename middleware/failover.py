@@ -88,17 +88,19 @@ class FailoverMiddleware:
                     pool.left(candidate, model)
                     raise
                 else:
-                    return self._report(state, candidate, plan)
+                    return self._report(state, candidate, plan, answered=committed)
         raise walk.failure or NoHealthyChannel(
             "Every channel that serves this model is busy proving itself.", retry_after=1.0
         )
 
-    def _report(self, state: RelayState, candidate: Candidate, plan: Plan) -> None:
-        """The app has answered; how the answer ended says whether the channel is well."""
+    def _report(self, state: RelayState, candidate: Candidate, plan: Plan, *, answered: bool) -> None:
+        """The app is done; how the answer ended says whether the channel is well."""
         outcome = state.outcome
-        if outcome is None or outcome.ending == "completed":
+        # Who leaves while the upstream is being connected to gets no answer and has no outcome: that proves nothing.
+        ending = outcome.ending if outcome is not None else "completed" if answered else "cancelled"
+        if ending == "completed":
             self.pool.succeeded(candidate, plan.model, affinity=plan.affinity)
-        elif outcome.ending == "cancelled":
+        elif ending == "cancelled":
             self.pool.left(candidate, plan.model)
         else:
             self.pool.failed(candidate, plan.model, UpstreamTruncated("The stream broke off."))

@@ -213,6 +213,18 @@ async def test_how_an_answer_ended_is_told(ending: Ending | None, told: str) -> 
     assert walk.places == [(1, 0)]
 
 
+async def test_who_leaves_before_the_upstream_was_asked_proves_nothing() -> None:
+    async def inside(scope: Message, receive: Any, send: Any) -> None:
+        """Returns without an answer and without an outcome, as the relay does then."""
+
+    one = channel(1)
+    pool = Pool(one)
+    scope, client = scope_of(), Client()
+    state_of(scope).plan = Plan((Candidate(one, 0),), MODEL)
+    await FailoverMiddleware(inside, pool=pool)(scope, client.receive, client.send)
+    assert pool.told == [("left", 1, 0)]
+
+
 async def test_half_open_lets_exactly_one_of_many_requests_through() -> None:
     one = channel(1)
     pool = Pool(one)
