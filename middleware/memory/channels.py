@@ -51,13 +51,15 @@ class MemoryChannelPool:
         self._only: dict[tuple[str, str, str], Plan] = {}
 
     def replace(self, channels: Iterable[Channel]) -> None:
-        """New channels take effect with the next request; what was known of a changed one is forgotten."""
+        """New channels take effect with the next request; what was known of those changed or gone is forgotten."""
         before = {channel.id: channel for channel in self.index.channels}
         self.index = ChannelIndex.of(channels)
         self._only.clear()
         for channel in self.index.channels:
-            if before.get(channel.id) != channel:
+            if before.pop(channel.id, None) != channel:
                 self.health.forget(channel.id)
+        for gone in before:
+            self.health.forget(gone)
 
     def plan(
         self,
@@ -67,8 +69,8 @@ class MemoryChannelPool:
         *,
         affinity: Callable[[], int | None] | None = None,
     ) -> Plan:
-        options = self.options.current
-        self._retries.request(options.retry_share)
+        options, now = self.options.current, self._clock()
+        self._retries.request(options.retry_share, now)
         self._turn += 1
         key = (principal.group, models[0], operation.name)
         only = self._only.get(key)
@@ -82,7 +84,6 @@ class MemoryChannelPool:
             raise NotFound(
                 f"The model {models[0]!r} does not exist or is not open to you.", param="model", code="model_not_found"
             )
-        now = self._clock()
         conversation = affinity() if affinity is not None and options.affinity_seconds else None
         preferred = self.affinity.place(conversation, now) if conversation is not None else None
         candidates, exclusions = make_plan(

@@ -157,6 +157,7 @@ def test_a_channel_that_was_removed_and_comes_back_starts_afresh() -> None:
     pool = Pool(one, two)
     pool.fail(Candidate(one, 0), broken(), times=5)
     pool.replace([two])
+    assert list(pool.health.states(pool.now)) == []
     pool.replace([one, two])
     assert set(ids(pool.ask().candidates)) == {1, 2}
 
