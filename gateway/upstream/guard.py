@@ -80,6 +80,39 @@ async def resolve_by_system(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(info[4][0]) for info in found))
 
 
+class SharedLookups:
+    """
+    A `Resolve` that asks `resolve` for a name once at a time, for all who wait for it.
+
+    Few look-ups run at once (uvloop: two), and none can be called off: requests to one name that DNS is silent about
+    would keep every other name waiting for minutes, long after they have been given up.
+    """
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._running: dict[tuple[str, int], asyncio.Task[Sequence[str]]] = {}
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        key = (host, port)
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.create_task(self._look_up(host, port))
+            task.add_done_callback(_note_failure)
+        return await asyncio.shield(task)
+
+    async def _look_up(self, host: str, port: int) -> Sequence[str]:
+        try:
+            return await self._resolve(host, port)
+        finally:
+            del self._running[host, port]
+
+
+def _note_failure(task: asyncio.Task[Sequence[str]]) -> None:
+    """All who waited may be gone: a failure that nobody hears of is no defect."""
+    if not task.cancelled():
+        task.exception()
+
+
 async def addresses_of(
     host: str, port: int, resolve: Resolve, *, public_only: bool, fault: Fault = "channel"
 ) -> Sequence[str]:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from ...adapters.outgoing import Outgoing
 from .echo import EchoUpstream
 from .fast import FastTransport
-from .guard import Resolve, resolve_by_system
+from .guard import Resolve, SharedLookups, resolve_by_system
 from .pool import PoolStats
 from .port import Incoming, OnSent, Timeouts, Upstream
 
@@ -32,9 +32,9 @@ class Upstreams:
         self._max_idle = max_idle
         self._idle_seconds = idle_seconds
         self._tls = tls
-        self._resolve = resolve
+        self._resolve = SharedLookups(resolve)
         self._fast = FastTransport(
-            allow_private=allow_private, max_idle=max_idle, idle_seconds=idle_seconds, tls=tls, resolve=resolve
+            allow_private=allow_private, max_idle=max_idle, idle_seconds=idle_seconds, tls=tls, resolve=self._resolve
         )
         self._echo = EchoUpstream()
         self._proxied: Upstream | None = None

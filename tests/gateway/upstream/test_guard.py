@@ -1,9 +1,11 @@
 """Which addresses are connected to: judged after DNS, and the address judged is the address used."""
 
+import asyncio
+
 import pytest
 from tollway.adapters.errors import UpstreamRefused
 from tollway.gateway.upstream.fast import FastTransport
-from tollway.gateway.upstream.guard import Resolve, is_public, resolve_by_system
+from tollway.gateway.upstream.guard import Resolve, SharedLookups, is_public, resolve_by_system
 from tollway.gateway.upstream.httpx_transport import HttpxTransport
 
 from .helpers import PATIENT, ask, post, wire
@@ -200,3 +202,41 @@ async def test_a_name_that_dns_cannot_carry_is_refused(kind: Transport, host: st
 
 async def test_the_systems_resolver_gives_numeric_addresses_each_once(anyio_backend: object) -> None:
     assert await resolve_by_system("127.0.0.1", 80) == ["127.0.0.1"]
+
+
+async def test_a_name_that_dns_is_silent_about_is_asked_for_once_though_those_who_wait_give_up() -> None:
+    asked: list[str] = []
+    answer = asyncio.Event()
+
+    async def resolve(host: str, port: int) -> list[str]:
+        asked.append(host)
+        await answer.wait()
+        return ["127.0.0.1"]
+
+    look_up = SharedLookups(resolve)
+    for _ in range(20):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(look_up("silent.example", 443), 0.01)
+    assert asked == ["silent.example"]
+    last = asyncio.create_task(look_up("silent.example", 443))
+    await asyncio.sleep(0)
+    answer.set()
+    assert await last == ["127.0.0.1"]
+    assert await look_up("silent.example", 443) == ["127.0.0.1"]
+    assert asked == ["silent.example"] * 2
+
+
+async def test_those_who_wait_for_the_same_name_fail_together_and_the_next_asks_again() -> None:
+    answers_of: list[list[str] | OSError] = [OSError("no such name"), ["127.0.0.1"]]
+
+    async def resolve(host: str, port: int) -> list[str]:
+        found = answers_of.pop(0)
+        await asyncio.sleep(0)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    look_up = SharedLookups(resolve)
+    both = await asyncio.gather(look_up("a.example", 1), look_up("a.example", 1), return_exceptions=True)
+    assert [type(each) for each in both] == [OSError, OSError]
+    assert await look_up("a.example", 1) == ["127.0.0.1"]
