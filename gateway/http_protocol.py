@@ -26,6 +26,8 @@ LAST_REQUEST_WITHIN = 1.0
 """Seconds that a server which ends gives a connection that has just been made to send its request."""
 SWEEP_EVERY = 2.0
 """Seconds; a connection may live that much longer than it is allowed to."""
+TAKES_WITHIN = 120.0
+"""Seconds that a client may take nothing, while an answer waits for it to, or its connection is to end."""
 REQUEST_IDS = RequestIds()
 """For what never becomes a request."""
 MOST_WAITING = 100
@@ -37,7 +39,12 @@ def head_too_large() -> HeadTooLarge:
 
 
 class Sweep:
-    """Drops the connections whose patience has ended. One timer for all, and no work for a request."""
+    """
+    Drops the connections whose patience has ended. One timer for all, and no work for a request.
+
+    Whoever takes nothing of an answer would keep the socket, and the answer, for good: a closed transport stays until
+    its client has taken what was written.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.connections: set[HttpProtocol] = set()
@@ -51,9 +58,11 @@ class Sweep:
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        for connection in [each for each in self.connections if each.due <= now and each.is_left_alone]:
-            self.connections.discard(connection)
-            connection.transport.close()
+        for connection in tuple(self.connections):
+            if connection.takes_nothing(now):
+                connection.transport.abort()
+            elif connection.due <= now and connection.is_left_alone and not connection.transport.is_closing():
+                connection.transport.close()
         self._timer = self._loop.call_later(SWEEP_EVERY, self._sweep) if self.connections else None
 
 
@@ -71,6 +80,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self.due = inf
         """The loop's time at which the wait for a request, or for the end of its head, is over."""
+        self._untaken = -1
+        """Bytes that waited for the client when they were last looked at, and since when they are as many."""
+        self._untaken_since = 0.0
         self._kept_alive = False
         """The wait is that for the first byte of another request."""
         self._last = False
@@ -87,6 +99,14 @@ class HttpProtocol(HttpToolsProtocol):
     def is_left_alone(self) -> bool:
         """Whether no request is being served."""
         return self.cycle is None or self.cycle.response_complete
+
+    def takes_nothing(self, now: float) -> bool:
+        """Whether the client has not taken a byte for too long. To be asked now and then."""
+        waits = self.flow.write_paused or self.transport.is_closing()
+        untaken = self.transport.get_write_buffer_size() if waits else -1
+        if not waits or untaken != self._untaken:
+            self._untaken, self._untaken_since = untaken, now
+        return now >= self._untaken_since + TAKES_WITHIN
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
