@@ -143,7 +143,7 @@ class Exchange:
             while self._connection.write_paused and not self._head_done and not self._ended:
                 self._waiter = self._loop.create_future()
                 await self._waiter
-            if self._ended or self.status >= 300:
+            if self._ended or self.status >= 300 or transport.is_closing():
                 return
             self._watch.restart_first_byte()
             transport.write(view[start : start + SLICE])

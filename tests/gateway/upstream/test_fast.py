@@ -435,6 +435,32 @@ class DrainedTransport(asyncio.Transport):
         self.aborted = True
 
 
+async def test_nothing_more_is_written_to_a_connection_that_broke(anyio_backend: object) -> None:
+    connection = Connection(Pool(most_idle=8, idle_seconds=60), Origin(False, "host", 80, False))
+    transport = BreakingTransport()
+    connection.connection_made(transport)
+    loop = asyncio.get_running_loop()
+    exchange = Exchange(loop, connection, PATIENT, loop.time(), no_body=False)
+    sending = asyncio.create_task(exchange.perform(b"POST / HTTP/1.1\r\n\r\n", b"x" * (SLICE * 9)))
+    await asyncio.sleep(0)
+    connection.connection_lost(BrokenPipeError())
+    with pytest.raises(UpstreamTruncated):
+        await sending
+    assert transport.writes == 1
+
+
+class BreakingTransport(DrainedTransport):
+    """Breaks at the first write, of which its protocol is told later."""
+
+    writes = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes += 1
+
+    def is_closing(self) -> bool:
+        return bool(self.writes)
+
+
 async def test_an_answer_may_begin_while_the_request_is_still_being_read(fast: FastTransport) -> None:
     body = b"x" * 20_000_000
 
