@@ -45,6 +45,8 @@ class Cycle(RequestResponseCycle):
     response_complete = False
     chunked_encoding: bool | None = None
     expected_content_length = 0
+    ends_with_connection = False
+    """The answer has no length and no chunks: its end is the connection's."""
     waiting = 0
     """Bytes of `parts`."""
     head = b""
@@ -109,9 +111,12 @@ class Cycle(RequestResponseCycle):
             parts.append(b"\r\nconnection: close")
             lines += 1
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in BODILESS:
-            self.chunked_encoding = True
-            parts.append(b"\r\ntransfer-encoding: chunked")
-            lines += 1
+            if self.scope["http_version"] == "1.0":  # it knows no chunks (RFC 9112, 6.1)
+                self.ends_with_connection = True
+            else:
+                self.chunked_encoding = True
+                parts.append(b"\r\ntransfer-encoding: chunked")
+                lines += 1
         parts.append(b"\r\n\r\n")
         head = b"".join(parts)
         # Counting the line breaks of the whole is one pass in C, where a check of each value costs a call a header.
@@ -137,14 +142,14 @@ class Cycle(RequestResponseCycle):
         if self.scope["method"] == "HEAD":
             self.expected_content_length = 0
             body = b""
-        elif not self.chunked_encoding:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0:
-                raise RuntimeError("Response content longer than Content-Length")
-        else:
+        elif self.chunked_encoding:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
                 body += b"0\r\n\r\n"
+        elif not self.ends_with_connection:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("Response content longer than Content-Length")
         if len(body) > JOIN_UP_TO:
             self.transport.writelines((head, body))
         else:

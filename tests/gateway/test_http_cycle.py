@@ -98,6 +98,15 @@ async def test_what_has_no_length_goes_in_chunks_each_at_once() -> None:
     ]
 
 
+async def test_an_old_client_gets_no_chunks_and_the_connection_ends_the_answer() -> None:
+    pipe = await answered(saying(b"one", b"", b"two"), b"GET / HTTP/1.0\r\nhost: x\r\n\r\n")
+    head, _, body = b"".join(pipe.writes).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert body == b"onetwo"
+    assert pipe.closed
+
+
 async def test_an_empty_piece_is_no_end_mark() -> None:
     pipe = await answered(saying(b"", b"one"))
     assert b"".join(pipe.writes).endswith(b"\r\n\r\n3\r\none\r\n0\r\n\r\n")
