@@ -214,6 +214,7 @@ class Snapshot:
 
     async def _disable_key(self, candidate: Candidate, reason: str) -> None:
         channel, index, now_ms = candidate.channel, candidate.key_index, int(time.time() * 1000)
+        key = channel.keys[index] if channel.keys else None
         # A request that was on its way while its key was disabled, or another put in its place, says nothing new.
         current = next((each for each in self.pool.index.channels if each.id == channel.id), None)
         if (
@@ -224,7 +225,7 @@ class Snapshot:
             return
         try:
             disabled = await channels.disable_key(
-                self.store, self.vault, channel.id, index, reason=reason, now_ms=now_ms
+                self.store, self.vault, channel.id, index, reason=reason, now_ms=now_ms, key=key
             )
         except (StoreError, CannotDecrypt) as error:
             log.error("channel %d has a dead key that cannot be written off now: %s", channel.id, error)

@@ -156,10 +156,11 @@ async def set_status(
 
 
 async def disable_key(
-    session: Session, vault: Vault, channel_id: int, index: int, *, reason: str, now_ms: int
+    session: Session, vault: Vault, channel_id: int, index: int, *, reason: str, now_ms: int, key: Secret | None = None
 ) -> Channel | None:
     """
-    Take one key out of use, with the reason. The channel as it is then; None if it has no such key in use.
+    Take one key out of use, with the reason. The channel as it is then; None if it has no such key in use, or has
+    another than `key` in its place.
 
     With its last key an enabled channel becomes AUTO_DISABLED.
     """
@@ -168,6 +169,8 @@ async def disable_key(
         row = await transaction.one(select(channels).where(channels.c.id == channel_id).with_for_update())
         before = None if row is None else _channel(vault, row)
         if row is None or before is None or index in before.disabled_keys or not 0 <= index < len(before.keys):
+            return None
+        if key is not None and before.keys[index] != key:
             return None
         after = replace(before, disabled_keys=before.disabled_keys | {index})
         reasons = json_text.load_object(row["disabled_keys"]) | {str(index): reason}

@@ -57,14 +57,16 @@ async def test_many_requests_disable_a_key_once(snapshot: Snapshot, caplog: pyte
     assert (await stored(snapshot)).disabled_keys == {1}
 
 
-async def test_a_key_that_was_put_in_its_place_is_left_alone(snapshot: Snapshot) -> None:
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "not known here yet"])
+async def test_a_key_that_was_put_in_its_place_is_left_alone(is_known: bool, snapshot: Snapshot) -> None:
     (channel,) = snapshot.pool.index.channels
 
     def edit(before: Channel) -> Channel:
         return Channel(id=1, name=before.name, type=before.type, models=before.models, keys=(Secret("sk-new"),))
 
     await channels.update(snapshot.store, snapshot.vault, 1, edit, now_ms=2)
-    await snapshot.poll()
+    if is_known:
+        await snapshot.poll()
     await refuse(snapshot, Candidate(channel, 0), Candidate(channel, 1))
     assert (await stored(snapshot)).disabled_keys == frozenset()
 
