@@ -15,7 +15,7 @@ from ..adapters.estimate import MOST_UNSEEN, settled_usage
 from ..adapters.operations import Operation
 from ..adapters.text_estimate import Sent
 from ..adapters.watch import AnswerWatch
-from ..config.amounts import QUOTA_PER_USD
+from ..config.amounts import QUOTA_PER_USD, dollars
 from ..config.channel import Channel
 from ..config.groups import GroupRatios
 from ..config.live import Live
@@ -25,7 +25,7 @@ from ..config.tariff import Tariff
 from .counting import Counting
 from .paths import address_of, operation_of
 from .ports import Prices, Ratios
-from .reservation import can_be_limited, clamped, is_mostly_output, limited, reservation
+from .reservation import can_be_limited, clamped, is_mostly_output, limited, one_token, reservation
 from .state import Charge, Hold, Outcome, Principal, RelayState, state_of
 
 MOST_TARIFFS = 4096
@@ -179,9 +179,10 @@ class _Meter:
         """Hold what the call may cost, or what there is, and limit the call to that. Raises `InsufficientQuota`."""
         try:
             await hold.reserve(reservation(call, tariff, options, channel))
-        except InsufficientQuota:
+        except InsufficientQuota as refusal:
             smaller = clamped(call, tariff, hold.available(), channel)
             if smaller is None:
+                refusal.message += f" An answer of one token may cost {dollars(one_token(call, tariff, channel))}."
                 raise
             call, quota = smaller
             await hold.reserve(quota)

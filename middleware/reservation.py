@@ -79,6 +79,11 @@ def clamped(call: Call, tariff: Tariff, affordable: int, channel: Channel | None
     return with_output_limit(call, most), tariff.cover(_writing(expected, most * answers))
 
 
+def one_token(call: Call, tariff: Tariff, channel: Channel | None = None) -> int:
+    """The least quota for which a call is not refused: what `clamped` holds for answers of one token."""
+    return tariff.cover(_writing(expected_usage(call, 1, tariff, channel), answers_of(call)))
+
+
 def affordable_output(expected: Usage, answers: int, limit: int, tariff: Tariff, affordable: int) -> int:
     """The most output tokens of each answer, up to `limit`, for which quota of `affordable` covers the call; or 0."""
     low, high = 0, limit

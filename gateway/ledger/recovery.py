@@ -100,7 +100,7 @@ class Recoverer:
             log.error("the journal of %s is damaged: %s", holder, damage)
         if done.charges or done.interrupted:
             log.warning(
-                "%s had ended without writing %d charges, and %d requests were cut off: they are written now",
+                "%s did not end in order: %d charges and %d requests that it left behind are written now",
                 holder,
                 done.charges,
                 done.interrupted,

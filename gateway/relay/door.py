@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...adapters.errors import MethodNotAllowed, NotFound
+from ...adapters.operations import operation_at
 from ...middleware.paths import operation_of, route_path
 
 
@@ -22,7 +23,7 @@ class RelayDoor:
         if scope["type"] == "http":
             method, operation = scope["method"], operation_of(scope)
             if operation is None:
-                raise NotFound(f"Unknown URL: {method} {route_path(scope)[:200]}", code="unknown_url")
+                raise NotFound(f"Unknown URL: {method} {scope['path'][:200]}{_hint(scope)}", code="unknown_url")
             if method != operation.method:
                 raise MethodNotAllowed(
                     f"{operation.path} takes {operation.method}.", headers=((b"allow", operation.method.encode()),)
@@ -31,6 +32,14 @@ class RelayDoor:
             # No operation speaks WebSocket yet. Closing before accepting is answered with 403 (ASGI 3.0).
             return send({"type": "websocket.close", "code": 1008})
         return self.app(scope, receive, send)
+
+
+def _hint(scope: Scope) -> str:
+    """For the base URL that lacks its end, which is the commonest mistake of all."""
+    path = route_path(scope)
+    if operation_at(f"/v1{path}") is None:
+        return ""
+    return f": the base URL must end in {scope['path'].removesuffix(path)}/v1"
 
 
 class Dispatch:

@@ -145,6 +145,9 @@ def test_pages_and_errors_at_the_prefix(mounted: Mounted) -> None:
     assert ask(mounted.address, f"{prefix}/").json["api"] == f"{prefix}/v1"
     unknown = ask(mounted.address, f"{prefix}/v1/nothing", "sk-x", CHAT)
     assert (unknown.status, unknown.error["code"]) == (404, "unknown_url")
+    assert unknown.error["message"] == f"Unknown URL: POST {prefix}/v1/nothing"
+    short = ask(mounted.address, f"{prefix}/chat/completions", "sk-x", CHAT)
+    assert short.error["message"].endswith(f"POST {prefix}/chat/completions: the base URL must end in {prefix}/v1")
     assert ask(mounted.address, f"{prefix}/v1/models", "sk-x").error["code"] == "invalid_api_key"
 
 

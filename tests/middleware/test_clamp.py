@@ -12,6 +12,7 @@ from tollway.adapters.call import Call
 from tollway.adapters.errors import InsufficientQuota
 from tollway.adapters.estimate import most_usage
 from tollway.adapters.operations import BY_PATH
+from tollway.config.amounts import dollars
 from tollway.config.live import Live
 from tollway.config.options import Options
 from tollway.config.price import Price, Tier
@@ -155,6 +156,15 @@ async def test_a_balance_that_is_large_enough_changes_nothing() -> None:
 async def test_a_request_without_a_limit_gets_the_one_that_is_held_for() -> None:
     served = await Served(1_000_000, CLAMP).run(asking())
     assert orjson.loads(served.seen[0].body)["max_tokens"] == CLAMP.default_max_tokens
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", [None, 1000])
+async def test_a_refusal_names_what_one_token_takes(limit: int | None) -> None:
+    with pytest.raises(InsufficientQuota) as refused:
+        await Served(BODY_TOKENS + 1, CLAMP).run(asking(limit=limit))
+    assert refused.value.message.endswith(f" An answer of one token may cost {dollars(BODY_TOKENS + 2)}.")
+    assert len((await Served(BODY_TOKENS + 2, CLAMP).run(asking(limit=limit))).seen) == 1
 
 
 @pytest.mark.anyio
