@@ -1,6 +1,7 @@
 """The nginx of `deploy/`, really run: its files with the addresses and folders of a test, before two nodes."""
 
 import asyncio
+import json
 import re
 import signal
 import socket
@@ -50,6 +51,17 @@ class Front:
                     return node
             time.sleep(0.02)
         raise AssertionError("no node serves a request")
+
+    def logged(self, request_id: str) -> dict[str, Any]:
+        """nginx's line of this request, which it writes behind the answer's end."""
+        give_up = time.monotonic() + START_WITHIN_S
+        while time.monotonic() < give_up:
+            text = self.log.read_text(encoding="utf-8")
+            for line in text[: text.rfind("\n") + 1].splitlines():
+                if (found := json.loads(line))["request_id"] == request_id:
+                    return found
+            time.sleep(0.02)
+        raise AssertionError(f"nginx has not logged {request_id}")
 
 
 def free_ports(count: int) -> list[int]:
