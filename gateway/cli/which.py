@@ -10,8 +10,6 @@ from .arguments import name, number
 from .failures import Failure
 from .session import user_named
 
-FLAGS = {"user": "--username", "token": "--id", "channel": "--id"}
-
 
 def add_which(parser: ArgumentParser, kind: Kind) -> Any:
     """Add the argument and the flag that may stand for it; the group of which a call has exactly one."""
@@ -40,9 +38,9 @@ async def id_of(store: Store, kind: Kind, arguments: Namespace) -> int:
             raise unknown(kind, typed)
         case found:
             # A name may look like another's id, so the flag, which takes only one of the two, is what always tells.
-            such_as = typed if kind == "user" else found[-1]
+            such_as = f"--username {typed}" if kind == "user" else " or ".join(f"--id {each}" for each in found)
             any_of = await told_apart(store, kind, found)
-            raise Failure(f"{typed!r} may be any of the {kind}s {any_of}: in its place say {FLAGS[kind]} {such_as}")
+            raise Failure(f"{typed!r} may be any of the {kind}s {any_of}: in its place say {such_as}")
 
 
 async def id_behind(store: Store, kind: Kind, flag: str, typed: str, *, or_gone: bool = False) -> int:

@@ -52,12 +52,12 @@ REFUSED = {
     "a name of two tokens": (
         ("token", "delete", "laptop"),
         1,
-        "'laptop' may be any of the tokens 1 (ann), 2 (1): in its place say --id 2",
+        "'laptop' may be any of the tokens 1 (ann), 2 (1): in its place say --id 1 or --id 2",
     ),
     "a name of two channels": (
         ("channel", "delete", "e"),
         1,
-        "'e' may be any of the channels 1, 3: in its place say --id 3",
+        "'e' may be any of the channels 1, 3: in its place say --id 1 or --id 3",
     ),
     "a name that is an id": (
         ("user", "delete", "1"),
