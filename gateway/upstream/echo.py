@@ -7,6 +7,7 @@ It is what a channel of type Echo points at: for a first look, for demonstration
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -27,7 +28,7 @@ HANDLERS: Mapping[str, Handler] = {
     "/v1/embeddings": echo_media.embeddings,
     "/v1/moderations": echo_media.moderations,
     "/v1/images/generations": echo_media.images,
-    "/v1/images/edits": echo_media.images,
+    "/v1/images/edits": partial(echo_media.images, of="image_edit"),
     "/v1/images/variations": echo_media.images,
     "/v1/audio/speech": echo_media.speech,
 }

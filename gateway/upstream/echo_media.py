@@ -5,15 +5,17 @@ import hashlib
 import math
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import orjson
 
 from ...adapters.estimate import estimate_input
-from .echo_answer import Document, EchoAnswer, error_answer, json_answer
+from .echo_answer import WORD, Document, EchoAnswer, error_answer, json_answer, typed_events_answer
 
 DIMENSIONS = 8
 MOST_DIMENSIONS = 4096
+MOST_PARTIAL = 3
 RATE = 8000
 """Samples a second of the sound that is spoken."""
 
@@ -47,35 +49,71 @@ def moderations(document: Document, now: int) -> EchoAnswer:
     return json_answer({"id": "modr-echo", "model": document.get("model"), "results": results})
 
 
-def images(document: Document, now: int) -> EchoAnswer:
-    """`POST /v1/images/*`: `n` small PNGs whose colour depends on the prompt; a data URL where a URL was asked for."""
+def images(document: Document, now: int, *, of: str = "image_generation") -> EchoAnswer:
+    """
+    `POST /v1/images/*`: `n` small PNGs whose colour depends on the prompt; a data URL where a URL was asked for.
+
+    With `stream`, an event for each, behind its `partial_images`, whose types begin with `of`.
+    """
     asked = str(document.get("n") or 1)
     count = int(asked) if asked.isdigit() and 1 <= int(asked) <= 128 else 1
     encoded = base64.b64encode(_png(str(document.get("prompt") or ""))).decode()
+    if document.get("stream") in (True, "true"):
+        return typed_events_answer(_image_events(document, now, of, [encoded] * count))
     as_url = document.get("response_format") == "url"
     image = {"url": f"data:image/png;base64,{encoded}"} if as_url else {"b64_json": encoded}
+    return json_answer({"created": now, "data": [image] * count, "usage": _image_usage(document, count)})
+
+
+def _image_events(document: Document, now: int, of: str, pictures: Iterable[str]) -> Iterator[Document]:
+    asked = str(document.get("partial_images") or 0)
+    partial = min(int(asked), MOST_PARTIAL) if asked.isdigit() else 0
+    for encoded in pictures:
+        for index in range(partial):
+            event = {"type": f"{of}.partial_image", "b64_json": encoded, "partial_image_index": index}
+            yield {**event, "created_at": now}
+        usage = _image_usage(document, 1)
+        yield {"type": f"{of}.completed", "b64_json": encoded, "created_at": now, "usage": usage}
+
+
+def _image_usage(document: Document, count: int) -> Document:
     tokens = estimate_input(document)
-    usage = {
+    return {
         "input_tokens": tokens,
         "output_tokens": 64 * count,
         "total_tokens": tokens + 64 * count,
         "input_tokens_details": {"text_tokens": tokens, "image_tokens": 0},
     }
-    return json_answer({"created": now, "data": [image] * count, "usage": usage})
 
 
 def speech(document: Document, now: int) -> EchoAnswer:
-    """`POST /v1/audio/speech`: a quarter of a second of a 440 Hz tone, as WAV whatever was asked for."""
+    """
+    `POST /v1/audio/speech`: a quarter of a second of a 440 Hz tone, as WAV whatever was asked for; with a
+    `stream_format` of `sse` as events.
+    """
     samples = [round(8000 * math.sin(2 * math.pi * 440 * i / RATE)) for i in range(RATE // 4)]
     sound = struct.pack(f"<{len(samples)}h", *samples)
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE, RATE * 2, 2, 16)
     chunks = b"WAVE" + form + struct.pack("<4sI", b"data", len(sound)) + sound
-    return EchoAnswer((struct.pack("<4sI", b"RIFF", len(chunks)) + chunks,), b"audio/wav")
+    wave = struct.pack("<4sI", b"RIFF", len(chunks)) + chunks
+    if document.get("stream_format") != "sse":
+        return EchoAnswer((wave,), b"audio/wav")
+    tokens = estimate_input(document)
+    usage = {"input_tokens": tokens, "output_tokens": 1, "total_tokens": tokens + 1}
+    delta = {"type": "speech.audio.delta", "audio": base64.b64encode(wave).decode()}
+    return typed_events_answer([delta, {"type": "speech.audio.done", "usage": usage}])
 
 
 def transcript(fields: dict[str, str], sizes: dict[str, int]) -> EchoAnswer:
-    """`POST /v1/audio/transcriptions` and `translations`: the prompt's words, or how much sound there was."""
+    """
+    `POST /v1/audio/transcriptions` and `translations`: the prompt's words, or how much sound there was; with `stream`
+    as events.
+    """
     text = fields.get("prompt") or f"A sound of {sum(sizes.values())} bytes."
+    if fields.get("stream") == "true":
+        deltas = [{"type": "transcript.text.delta", "delta": word} for word in WORD.findall(text)]
+        usage = {"type": "duration", "seconds": 1}
+        return typed_events_answer([*deltas, {"type": "transcript.text.done", "text": text, "usage": usage}])
     match fields.get("response_format"):
         case "text" | "srt" | "vtt":
             return EchoAnswer((text.encode() + b"\n",), b"text/plain; charset=utf-8")

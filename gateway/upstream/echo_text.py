@@ -1,14 +1,12 @@
 """The built-in upstream's conversations: the caller's last words come back, a word a token."""
 
 import itertools
-import re
 from collections.abc import Iterator
 from typing import Any, cast
 
 from ...adapters.estimate import estimate_input
-from .echo_answer import Document, EchoAnswer, events_answer, json_answer
+from .echo_answer import WORD, Document, EchoAnswer, events_answer, json_answer
 
-WORD = re.compile(r"\s*\S+|\s+\Z")
 NOTHING = "There is nothing to echo."
 
 _numbers = itertools.count(1)

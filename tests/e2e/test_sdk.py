@@ -16,6 +16,8 @@ ECHO_MODELS = (
     "text-embedding-3-small",
     "dall-e-2",
     "dall-e-3",
+    "gpt-image-1",
+    "gpt-4o-mini-transcribe",
     "tts-1",
     "whisper-1",
     "omni-moderation-latest",
@@ -148,6 +150,13 @@ def test_images_are_generated(client: openai.OpenAI) -> None:
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
 
 
+def test_images_stream(client: openai.OpenAI) -> None:
+    seen = list(client.images.generate(model="gpt-image-1", prompt="a cat", n=2, stream=True, partial_images=1))
+    kinds = ["image_generation.partial_image", "image_generation.completed"]
+    assert [each.type for each in seen] == kinds * 2
+    assert base64.b64decode(seen[-1].b64_json).startswith(b"\x89PNG")
+
+
 def test_images_are_edited(client: openai.OpenAI) -> None:
     answer = client.images.edit(model="dall-e-2", image=[PNG, PNG], mask=PNG, prompt="a hat")
     assert base64.b64decode((answer.data or ())[0].b64_json or "").startswith(b"\x89PNG")
@@ -173,6 +182,13 @@ def test_speech_is_streamed(client: openai.OpenAI) -> None:
 def test_a_transcription_as_json(client: openai.OpenAI) -> None:
     answer = client.audio.transcriptions.create(model="whisper-1", file=WAV, prompt="good day")
     assert answer.text == "good day"
+
+
+def test_a_transcription_streams(client: openai.OpenAI) -> None:
+    answer = client.audio.transcriptions.create(
+        model="gpt-4o-mini-transcribe", file=WAV, prompt="good day", stream=True
+    )
+    assert [each.type for each in answer] == ["transcript.text.delta"] * 2 + ["transcript.text.done"]
 
 
 def test_a_transcription_as_text(client: openai.OpenAI) -> None:

@@ -215,6 +215,33 @@ async def test_images_are_edited_by_form(anyio_backend: object) -> None:
     assert (status, len(orjson.loads(body)["data"])) == (200, 3)
 
 
+async def events(path: str, body: bytes, content_type: bytes = b"application/json") -> list[dict[str, Any]]:
+    status, kind, answer = await ask(path, body, content_type)
+    assert (status, kind) == (200, b"text/event-stream")
+    return [orjson.loads(event.partition(b"data: ")[2]) for event in answer.split(b"\n\n")[:-1]]
+
+
+@pytest.mark.parametrize(("path", "of"), [("generations", "image_generation"), ("edits", "image_edit")])
+async def test_images_stream(anyio_backend: object, path: str, of: str) -> None:
+    body = form(prompt="blue", n="2", stream="true", partial_images="1")
+    seen = await events(f"/v1/images/{path}", body, FORM)
+    assert [each["type"] for each in seen] == [f"{of}.partial_image", f"{of}.completed"] * 2
+    assert {base64.b64decode(each["b64_json"])[:4] for each in seen} == {b"\x89PNG"}
+    assert seen[1]["usage"]["output_tokens"] == 64
+
+
+async def test_speech_streams(anyio_backend: object) -> None:
+    delta, done = await events("/v1/audio/speech", b'{"input": "hello", "voice": "alloy", "stream_format": "sse"}')
+    assert base64.b64decode(delta["audio"]).startswith(b"RIFF")
+    assert (done["type"], done["usage"]["input_tokens"] > 0) == ("speech.audio.done", True)
+
+
+async def test_transcripts_stream(anyio_backend: object) -> None:
+    *deltas, done = await events("/v1/audio/transcriptions", form(prompt="one two", stream="true"), FORM)
+    assert [each["delta"] for each in deltas] == ["one", " two"]
+    assert (done["type"], done["text"]) == ("transcript.text.done", "one two")
+
+
 async def test_models_are_listed(anyio_backend: object) -> None:
     incoming = await EchoUpstream().send(Outgoing("GET", "http://echo.invalid/v1/models", [], b""), PATIENT)
     assert orjson.loads(await body_of(incoming))["data"][0]["id"] == "echo"
