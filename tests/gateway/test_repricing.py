@@ -33,7 +33,9 @@ from tollway.gateway.store.records import ChargeRecord, LogType
 
 from tests.servers import Servers
 
-pytestmark = pytest.mark.anyio
+# The store's own tests meet the other PostgreSQL too.
+ENGINES = ["sqlite", "postgresql", "mariadb-local"]
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("engine_name", ENGINES, indirect=True)]
 
 HOUR = 3_600_000
 MADE_AT, NOW = 1_000_000 * HOUR, 1_000_030 * HOUR
