@@ -8,6 +8,7 @@ acknowledged is written once, and nothing is stuck.
 from collections import Counter
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
@@ -17,6 +18,8 @@ from tollway.gateway.store.batch import Batch
 from tollway.gateway.store.leases import SHARE, Kind, Subject, Taken
 from tollway.gateway.store.records import ChargeRecord
 from tollway.gateway.store.sums import sums_of
+
+pytestmark = pytest.mark.timeout(300)
 
 USERS = (1, 2)
 TOKEN = 7
