@@ -93,7 +93,7 @@ def merge_usage(earlier: Usage, later: Usage) -> Usage:
     return merged
 
 
-def beside(one: Usage, other: Usage) -> Usage:
+def usage_of_both(one: Usage, other: Usage) -> Usage:
     """What two answers to one request used, each with a report of its own: the request once, and both outputs."""
     both = merge_usage(one, other)
     return replace(

@@ -17,7 +17,7 @@ from ..config.pricing import Usage
 from .errors import UpstreamGarbage
 from .estimate import estimate_text
 from .shapes import list_of, object_of
-from .usage import beside, merge_usage, read_usage
+from .usage import merge_usage, read_usage, usage_of_both
 
 LONGEST_EVENT = 32 * 1024 * 1024
 COUNT_AFTER = 32 * 1024
@@ -46,6 +46,7 @@ class StreamWatch:
     """
 
     __slots__ = (
+        "_added",
         "_choices",
         "_counted",
         "_ends",
@@ -66,6 +67,8 @@ class StreamWatch:
         self._ends = ends
         self._ends_passed = 0
         self._of_ends: Usage | None = None
+        """What the first `choices` of those say together; `_added` is how many have said something."""
+        self._added = 0
         self._choices = choices
         self._strip = strip_usage
         self._pending = bytearray()
@@ -147,8 +150,10 @@ class StreamWatch:
             if b'"usage"' in event and (document := event_document(event)) is not None:
                 usage = read_usage(inner_answer(document))
                 if usage is not None:
-                    if document.get("type") in self._ends:
-                        usage = self._of_ends = usage if self._of_ends is None else beside(self._of_ends, usage)
+                    if document.get("type") in self._ends and self._added < self._choices:
+                        # No more of them than were asked for: an upstream may repeat itself.
+                        self._added += 1
+                        usage = self._of_ends = usage if self._of_ends is None else usage_of_both(self._of_ends, usage)
                     self.usage = usage if self.usage is None else merge_usage(self.usage, usage)
                 if self._strip and document.get("choices") == [] and object_of(document.get("usage")):
                     continue

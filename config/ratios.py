@@ -8,7 +8,7 @@ What a ratio cannot say is named, and so is what New API would charge otherwise 
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation
 from typing import NoReturn, cast
@@ -91,7 +91,7 @@ def import_ratios(text: str, *, source: str, checked: date) -> Imported:
         elif model in maps["ModelPrice"]:
             prices[model] = Price(model, per_call=maps["ModelPrice"][model], source=source, checked=checked)
         elif model in maps["ModelRatio"]:
-            prices[model] = Price(model, **_exact_figures(model, maps), source=source, checked=checked)  # pyright: ignore[reportArgumentType]
+            prices[model] = replace(Price(model, source=source, checked=checked), **_exact_figures(model, maps))
         else:
             left_out.append(f"{model}: it has neither a ModelRatio nor a ModelPrice")
     return Imported(prices, groups, tuple(left_out))

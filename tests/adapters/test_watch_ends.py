@@ -96,6 +96,12 @@ def test_pictures_end_one_by_one_and_their_usages_are_added(together: bool) -> N
     assert watch.usage == Usage(10, 900, output_image_tokens=900)
 
 
+def test_more_ends_than_were_asked_for_are_not_added() -> None:
+    watch = StreamWatch(PICTURES, choices=2)
+    watch.feed((PICTURE % (300, 300)) * 1000)
+    assert watch.usage == Usage(10, 600, output_image_tokens=600, suspicious=True)
+
+
 def test_one_end_may_be_that_of_all_pictures() -> None:
     watch = StreamWatch(PICTURES, choices=3)
     watch.feed(PICTURE % (900, 900))
