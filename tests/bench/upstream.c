@@ -156,8 +156,16 @@ static void finish(int fd) {
     read_requests(fd);
 }
 
-static void wake_later(int fd, int ms) {
-    add_timer((Timer){now_us() + ms * 1000ull, fd, connections[fd].generation});
+static void wake_later(int fd, uint64_t us) {
+    add_timer((Timer){now_us() + us, fd, connections[fd].generation});
+}
+
+/* The gap between two events. That behind the first one is a part of it, another for each connection: streams that
+ * began together would send together for good, as streams of different callers do not. */
+static uint64_t gap_us(int fd) {
+    const Connection *c = &connections[fd];
+    uint64_t gap = c->gap_ms * 1000ull;
+    return c->events_left == c->events - 1 ? fd * 2654435769ull % (1ull << 32) * gap >> 32 : gap;
 }
 
 static char *append(char *end, const Text *text) {
@@ -195,7 +203,7 @@ static void answer(int fd) {
             c->events_left--;
             put(fd, token_event.bytes, token_event.size);
             if (c->open)
-                wake_later(fd, c->gap_ms);
+                wake_later(fd, gap_us(fd));
             return;
         }
         put(fd, usage_event.bytes, usage_event.size);
@@ -266,7 +274,7 @@ static void read_requests(int fd) {
     if (is_get)
         put(fd, PONG, sizeof PONG - 1);
     else if (delay_ms)
-        wake_later(fd, delay_ms);
+        wake_later(fd, delay_ms * 1000ull);
     else
         answer(fd);
 }
