@@ -3,7 +3,8 @@ From a call and a channel to the request that goes upstream.
 
 The same dialect on both sides is not converted: the body keeps its bytes but for the model's name, the effort that a
 suffix asked for, `stream_options`, and what the channel overrides. `service_tier` goes, for it would change the price
-behind the gateway's back; a channel that wants one sets it in its `param_override`.
+behind the gateway's back, and so do `models` (OpenRouter) and `fallbacks` (LiteLLM), which name other models than the
+one that the key may use and is charged for; a channel that wants one sets it in its `param_override`.
 """
 
 import re
@@ -29,6 +30,8 @@ from .splice import REMOVE, fields_of, splice
 NO_KEY = Secret("")
 CACHED_ROUTES = 4096
 URL = re.compile(r"https?://[!-~]+")
+PRICED_OTHERWISE = ("service_tier", "models", "fallbacks")
+"""Fields that would change the price: another tier, or other models to ask where the named one fails."""
 USER_AGENT = (b"user-agent", b"tollway")
 
 
@@ -141,8 +144,9 @@ class ExchangeBuilder:
             strip = not call.asked_for_usage
             if strip:
                 edits["stream_options"] = _with_usage(call.body, document)
-        if "service_tier" in document:
-            edits["service_tier"] = REMOVE
+        for name in PRICED_OTHERWISE:
+            if name in document:
+                edits[name] = REMOVE
         for name in route.provider.unsupported:
             if name in document:
                 edits[name] = REMOVE

@@ -44,6 +44,8 @@ WEIGHTY = {
         "size",
         "quality",
         "service_tier",
+        "models",
+        "fallbacks",
     )
 }
 """The fields that decide what is asked and what it costs, as they are spelled in JSON: each must stand once."""
