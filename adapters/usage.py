@@ -19,7 +19,7 @@ from msgspec.structs import astuple, replace
 
 from ..config.pricing import Usage
 from ..config.usage import ToolCalls
-from .shapes import EMPTY, object_of
+from .shapes import EMPTY, list_of, object_of
 
 MOST_TOKENS = 1 << 31
 """No answer is longer than this; what an upstream reports beyond it is a defect of the upstream's."""
@@ -52,9 +52,17 @@ WRITTEN = ("cache_write_tokens", "cached_creation_tokens", "cache_creation_token
 
 
 def read_usage(answer: Mapping[str, Any]) -> Usage | None:
-    """The usage in a whole answer or in one event of a stream; None when it reports none."""
+    """
+    The usage in a whole answer or in one event of a stream; None when it reports none.
+
+    Moonshot reports it among the choices, alone or beside a usage that leaves out what was cached.
+    """
     usage = object_of(answer.get("usage"))
-    return usage_from(usage) if usage else None
+    found = usage_from(usage) if usage else None
+    for choice in map(object_of, list_of(answer.get("choices"))):
+        if (inside := object_of(choice.get("usage"))) and (of_choice := usage_from(inside)) is not None:
+            found = of_choice if found is None else merge_usage(of_choice, found)
+    return found
 
 
 def usage_from(usage: Mapping[str, Any]) -> Usage | None:
@@ -63,11 +71,11 @@ def usage_from(usage: Mapping[str, Any]) -> Usage | None:
 
     What is negative or no whole number is no count; what is beyond reason counts as 2^31, and a part beyond its whole
     as the whole: a usage that had to be mended so is `suspicious`. Some vendors leave reasoning out of
-    `completion_tokens`; where their total says so, it is added.
+    `completion_tokens`; where their total says so, it is added, also where nothing but the total tells of it.
     """
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if type(prompt) is int and type(completion) is int and 0 < prompt <= MOST_TOKENS and 0 < completion <= MOST_TOKENS:
-        if len(usage) == 3 and "total_tokens" in usage:
+        if len(usage) == 3 and usage.get("total_tokens") == prompt + completion:
             return Usage(prompt, completion)
         inputs = object_of(usage.get("prompt_tokens_details"))
         outputs = object_of(usage.get("completion_tokens_details"))
@@ -133,7 +141,7 @@ def _with_details(
         or (not inputs.keys() <= PLAIN_DETAILS and (inputs.get("image_tokens") or any(map(inputs.get, WRITTEN))))
         or (not usage.keys() <= PLAIN_FIELDS and not BESIDES.isdisjoint(usage))
         or (not cached and ("prompt_cache_hit_tokens" in usage or "cached_tokens" in usage))
-        or (reasoning and usage.get("total_tokens") != prompt + completion)
+        or usage.get("total_tokens") != prompt + completion
     ):
         return _Report(usage).usage()
     return Usage(prompt, completion, cached, reasoning_tokens=reasoning)
@@ -169,6 +177,8 @@ class _Report:
         reasoning = self.count(outputs, "reasoning_tokens")
         if reasoning and self.count(report, "total_tokens") == prompt + completion + reasoning:
             completion = min(completion + reasoning, MOST_TOKENS)
+        elif not reasoning and (unseen := self.unseen(prompt, completion)):
+            reasoning, completion = unseen, min(completion + unseen, MOST_TOKENS)
         return Usage(
             input_tokens=prompt,
             output_tokens=completion,
@@ -183,6 +193,15 @@ class _Report:
             tool_calls=tools,
             suspicious=self.odd,
         )
+
+    def unseen(self, prompt: int, completion: int) -> int:
+        """
+        Output that is in the total alone: Google's thinking. A report with a field of any other name is left alone, for
+        its total may hold what that field counts: seconds of sound, for one.
+        """
+        if not prompt or "completion_tokens" not in self.report or not self.report.keys() <= PLAIN_FIELDS:
+            return 0
+        return max(self.count(self.report, "total_tokens") - prompt - completion, 0)
 
     def without_parts(self, tools: ToolCalls) -> Usage | None:
         """A usage without input and output tokens: of seconds, of a mere total, or of nothing."""

@@ -278,7 +278,61 @@ REPORTED = [
         Usage(input_tokens=MOST_TOKENS, output_tokens=MOST_TOKENS, suspicious=True),
         id="beyond reason",
     ),
+    pytest.param(
+        {"completion_tokens": 3, "prompt_tokens": 9, "total_tokens": 105},
+        Usage(9, 96, reasoning_tokens=93),
+        id="Google, thinking in the total alone",
+    ),
+    pytest.param(
+        {
+            "completion_tokens": 0,
+            "prompt_tokens": 9,
+            "total_tokens": 109,
+            "prompt_tokens_details": {"cached_tokens": 5},
+        },
+        Usage(9, 100, cached_tokens=5, reasoning_tokens=100),
+        id="Google, thinking that came to no answer",
+    ),
+    pytest.param(
+        {"prompt_audio_seconds": 203, "prompt_tokens": 4, "completion_tokens": 635, "total_tokens": 3264},
+        Usage(4, 635),
+        id="Mistral, sound in the total alone",
+    ),
+    pytest.param(
+        {"prompt_tokens": 9, "total_tokens": 20},
+        Usage(9),
+        id="a total beyond an input without an output is no thinking",
+    ),
+    pytest.param(
+        {"prompt_tokens": 0, "completion_tokens": 5, "total_tokens": 20}, Usage(0, 5), id="nor is one without an input"
+    ),
+    pytest.param(
+        {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 10}, Usage(9, 5), id="a total that is too small"
+    ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "usage"),
+    [
+        pytest.param(
+            {"choices": [{"usage": {"prompt_tokens": 9, "completion_tokens": 5, "cached_tokens": 4}}]},
+            Usage(9, 5, cached_tokens=4),
+            id="alone",
+        ),
+        pytest.param(
+            {
+                "choices": [{"usage": {"prompt_tokens": 9, "completion_tokens": 5, "cached_tokens": 4}}, {"index": 1}],
+                "usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21},
+            },
+            Usage(9, 12, cached_tokens=4),
+            id="beside one that leaves out what was cached",
+        ),
+        pytest.param({"choices": [None, {"usage": {}}, {"usage": 1}]}, None, id="that says nothing"),
+    ],
+)
+def test_a_usage_among_the_choices(answer: dict[str, Any], usage: Usage | None) -> None:
+    assert read_usage(answer) == usage
 
 
 @pytest.mark.parametrize(("reported", "usage"), REPORTED)

@@ -9,7 +9,40 @@ from tollway.config.channel import ChannelType
 from .conftest import UpstreamOf
 from .gateway import Account, Gateway
 from .scripted import always
-from .wire import CHAT, completion, whole
+from .wire import CHAT, DONE, completion, delta, event, stream, whole
+
+STREAM = CHAT | {"stream": True}
+
+
+def finish(**more: Any) -> bytes:
+    choice = {"index": 0, "delta": {}, "finish_reason": "stop", **more}
+    return event({"object": "chat.completion.chunk", "choices": [choice]})
+
+
+def used(completion_tokens: int, total: int, prompt: int = 9) -> dict[str, int]:
+    return {"completion_tokens": completion_tokens, "prompt_tokens": prompt, "total_tokens": total}
+
+
+def test_thinking_that_only_the_total_tells_of_is_charged(
+    gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    """Google's endpoint: a usage in each event, whose total holds what `completion_tokens` leaves out."""
+    document = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "1"}}]}
+    events = [event(document | {"usage": used(count, 102 + count)}) for count in (1, 3)]
+    gateway.channel(account, upstream(always(stream(*events, finish(), DONE))).url)
+    assert gateway.chat(account, STREAM).body.endswith(DONE)
+    charge = gateway.charge(account)
+    assert (charge.input_tokens, charge.output_tokens, charge.estimated) == (9, 96, False)
+
+
+def test_a_usage_among_the_choices_is_read(gateway: Gateway, account: Account, upstream: UpstreamOf) -> None:
+    """Moonshot's."""
+    last = finish(usage=used(500, 1500, 1000) | {"cached_tokens": 800})
+    gateway.channel(account, upstream(always(stream(delta("Hi"), last, DONE))).url)
+    gateway.chat(account, STREAM)
+    charge = gateway.charge(account)
+    assert (charge.input_tokens, charge.cached_tokens, charge.output_tokens) == (1000, 800, 500)
+    assert not charge.estimated
 
 
 @pytest.mark.parametrize("field", ["models", "fallbacks"])
