@@ -17,6 +17,7 @@ from .call import Call
 from .media_estimate import (
     HEARD_TOKENS,
     TRANSCRIPT_TOKENS,
+    answered_tokens,
     drawn_tokens,
     edited_tokens,
     image_kind,
@@ -42,8 +43,6 @@ LARGEST_CONTEXT = 2_097_152
 """The same for a body that names media, which may fill a model's whole context from afar."""
 LONGEST_OUTPUT = 1_048_576
 """More than any model writes for one choice."""
-SPOKEN_BYTES_PER_TOKEN = 2_400
-"""Sound inside a conversation: pcm16 at 24 kHz, 20 tokens a second."""
 MOST_UNSEEN = 8
 """Text delivered is estimated at 3.5 characters a token. A report of fewer tokens than one for 28 is of something else:
 of the beginning of a stream, or of nothing."""
@@ -171,7 +170,7 @@ def _text_usage(
 ) -> Usage:
     if not call.operation.generates:
         delivered = 0
-    spoken = -(-audio_bytes // SPOKEN_BYTES_PER_TOKEN)
+    spoken = answered_tokens(call.document or {}, audio_bytes)
     if reported is None:
         usage = Usage(output_tokens=delivered + spoken, output_audio_tokens=spoken, estimated=True)
         return _with_sent(usage, sent or likely_sent(call, model))

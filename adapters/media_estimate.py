@@ -12,7 +12,7 @@ from typing import Any
 from python_multipart.multipart import parse_options_header
 
 from .call import Call
-from .shapes import list_of
+from .shapes import list_of, object_of
 from .sound_length import told_seconds
 
 HEARD_TOKENS = 10
@@ -151,7 +151,7 @@ def _size(size: str) -> tuple[int, int]:
     return AUTO_AREA
 
 
-SPEECH_RATES: Mapping[str, int] = {"wav": 48_000, "pcm": 48_000, "opus": 8_000}
+SPEECH_RATES: Mapping[str, int] = {"wav": 48_000, "pcm": 48_000, "pcm16": 48_000, "opus": 8_000}
 """Bytes a second of speech by `response_format`: 24 kHz in 16 bits where it is not compressed."""
 SPEECH_RATE = 16_000
 """Bytes a second of the other formats: 128 kbit/s."""
@@ -174,6 +174,12 @@ def spoken_tokens(document: Document, audio_bytes: int = 0, *, most: bool = Fals
         return min(-int(-size * SPOKEN_TOKENS // (12 * speed)), longest)
     rate = SPEECH_RATES.get(text_of(document, "response_format"), SPEECH_RATE)
     return min(-(-audio_bytes * SPOKEN_TOKENS // rate), longest)
+
+
+def answered_tokens(document: Document, audio_bytes: int) -> int:
+    """Output tokens of the sound in the answer to a conversation, by its bytes; pcm16 unless another was asked for."""
+    rate = SPEECH_RATES.get(text_of(object_of(document.get("audio")), "format") or "pcm16", SPEECH_RATE)
+    return -(-audio_bytes * SPOKEN_TOKENS // rate)
 
 
 def text_of(document: Document, name: str) -> str:

@@ -16,8 +16,9 @@ import orjson
 from ..config.pricing import Usage
 from .errors import UpstreamGarbage
 from .estimate import estimate_text
-from .shapes import list_of, object_of
+from .shapes import object_of
 from .usage import merge_usage, read_usage, usage_of_both
+from .written import answer_text, event_text, sound_bytes
 
 LONGEST_EVENT = 32 * 1024 * 1024
 COUNT_AFTER = 32 * 1024
@@ -56,6 +57,7 @@ class StreamWatch:
         "_of_ends",
         "_open_choices",
         "_pending",
+        "_sound",
         "_strip",
         "ended",
         "failed",
@@ -75,6 +77,7 @@ class StreamWatch:
         self._kept: list[bytes] = []
         self._kept_size = 0
         self._counted = 0
+        self._sound = 0
         self.finished = False
         """Each choice has said why it ended: all that is still to come is the usage and the end mark."""
         self._open_choices = choices
@@ -121,6 +124,11 @@ class StreamWatch:
         """An estimate of the output tokens that have passed, from their text."""
         self._count()
         return self._counted
+
+    def delivered_sound(self) -> int:
+        """The bytes of sound that have passed inside events."""
+        self._count()
+        return self._sound
 
     def _look(self, data: bytes) -> bytes:
         # Looking for a few words costs a third in a string of what it costs in bytes, even with making the string.
@@ -179,6 +187,7 @@ class StreamWatch:
             document = event_document(event) if len(event) > SHORTEST_EVENT else None
             if document is not None:
                 self._counted += estimate_text(event_text(document))
+                self._sound += sound_bytes(document) if b'"audio"' in event else 0
             elif len(event) > SHORTEST_EVENT and has_event(event) and not has_done(event):
                 # No JSON for us, but perhaps for the client: NaN, or bytes that are no UTF-8.
                 self._counted += estimate_text(event.decode("latin-1"))
@@ -267,18 +276,6 @@ def inner_answer(document: Document) -> Document:
     return object_of(document.get("response")) or document
 
 
-def event_text(document: Document) -> str:
-    """The text that an event adds to the answer: content, reasoning, tool calls; b64 media counts as nothing."""
-    parts: list[object] = [document.get("delta")]
-    for choice in map(object_of, list_of(document.get("choices"))):
-        delta = object_of(choice.get("delta")) or choice
-        parts += [delta.get(name) for name in ("content", "reasoning_content", "reasoning", "refusal", "text")]
-        for call in map(object_of, list_of(delta.get("tool_calls"))):
-            function = object_of(call.get("function"))
-            parts += [function.get("name"), function.get("arguments")]
-    return "".join(part for part in parts if isinstance(part, str))
-
-
 def read_answer(body: bytes) -> Document:
     """
     A whole JSON answer.
@@ -295,12 +292,6 @@ def read_answer(body: bytes) -> Document:
     if has_error(answer):
         raise UpstreamGarbage("The upstream answered 200 with an error inside.")
     return answer
-
-
-def answer_text(document: Document) -> str:
-    """The text of a whole answer, for estimating output tokens that were not reported."""
-    choices = map(object_of, list_of(document.get("choices")))
-    return event_text({"choices": [choice.get("message") or choice for choice in choices]})
 
 
 class AnswerWatch:

@@ -24,7 +24,8 @@ from ...adapters.exchange import Exchange, ExchangeBuilder
 from ...adapters.outgoing import Headers
 from ...adapters.shapes import list_of
 from ...adapters.usage import read_usage
-from ...adapters.watch import StreamWatch, answer_text, first_document, has_error, has_event, read_answer
+from ...adapters.watch import StreamWatch, first_document, has_error, has_event, read_answer
+from ...adapters.written import answer_text, sound_bytes
 from ...middleware.state import Attempt, Ending, Outcome, RelayState, missing, state_of
 from ..upstream.port import Incoming, Timeouts, Upstream
 from .hang_up import HangUps
@@ -202,7 +203,9 @@ class _Relay:
         body = await self.read_all(incoming, self.endpoint.most_bytes)
         answer = read_answer(body)
         usage = read_usage(answer)
-        delivered = 0 if usage is not None and usage.output_tokens else estimate_text(answer_text(answer))
+        delivered = audio_bytes = 0
+        if usage is None or not usage.output_tokens:
+            delivered, audio_bytes = estimate_text(answer_text(answer)), sound_bytes(answer)
         images, seconds = 0, None
         if self.operation.name.startswith("images_"):
             images = len(list_of(answer.get("data")))
@@ -216,6 +219,7 @@ class _Relay:
                 delivered,
                 self.exchange.upstream_model,
                 images=images,
+                audio_bytes=audio_bytes,
                 seconds=seconds,
                 read_texts=partial(answer_texts, answer) if delivered else None,
                 waited=self.waited,
@@ -354,17 +358,17 @@ class _Relay:
         if self.state.outcome is not None or not self.asked:
             return
         if outcome is None:
-            watch, usage, delivered = self.watch, None, self.delivered
+            watch, usage, delivered, audio_bytes = self.watch, None, self.delivered, self.audio_bytes
             if watch is not None:
                 usage = watch.usage
                 if usage is None or not usage.output_tokens or not watch.ended:
-                    delivered = watch.delivered_tokens()
+                    delivered, audio_bytes = watch.delivered_tokens(), watch.delivered_sound()
             outcome = Outcome(
                 ending,
                 usage,
                 delivered,
                 self.exchange.upstream_model,
-                audio_bytes=self.audio_bytes,
+                audio_bytes=audio_bytes,
                 read_texts=self.passed.texts if delivered and self.passed is not None else None,
                 waited=self.waited,
             )

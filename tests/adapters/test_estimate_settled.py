@@ -108,6 +108,16 @@ def test_sound_that_was_sent_is_estimated_at_its_own_rate() -> None:
     assert (usage.input_audio_tokens, usage.output_tokens, usage.output_audio_tokens) == (1000, 23, 20)
 
 
+@pytest.mark.parametrize(
+    ("audio", "tokens"),
+    [({}, 20), ({"format": "pcm16"}, 20), ({"format": "wav"}, 20), ({"format": "opus"}, 120), ({"format": "mp3"}, 60)],
+)
+def test_sound_that_was_heard_counts_by_its_format(audio: dict[str, Any], tokens: int) -> None:
+    asked = call("/v1/chat/completions", {"messages": [], "modalities": ["audio"], "audio": audio})
+    usage = settle(asked, None, audio_bytes=48_000)
+    assert (usage.output_tokens, usage.output_audio_tokens) == (tokens, tokens)
+
+
 PAINT: dict[str, Any] = {"prompt": "a cat", "n": 2, "size": "1024x1792", "quality": "hd"}
 
 

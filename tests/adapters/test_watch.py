@@ -12,13 +12,12 @@ from tollway.adapters.watch import (
     LONGEST_EVENT,
     AnswerWatch,
     StreamWatch,
-    answer_text,
-    event_text,
     has_error,
     has_event,
     read_answer,
     split_events,
 )
+from tollway.adapters.written import answer_text, event_text, sound_bytes
 from tollway.config.pricing import Usage
 
 steady = settings(derandomize=True, deadline=None, max_examples=200)
@@ -169,6 +168,12 @@ def test_errors_in_a_stream(document: dict[str, Any], failed: bool, size: int, b
     assert has_error(document) is failed
 
 
+def test_sound_is_counted_by_its_bytes() -> None:
+    watch = StreamWatch()
+    watch.feed(events(*[{"choices": [{"delta": {"audio": {"data": "A" * 64_000}}}]}] * 3))
+    assert watch.delivered_sound() == 3 * 48_000
+
+
 def test_a_document_over_several_lines_is_one() -> None:
     lines = [
         b"event: x",
@@ -253,6 +258,23 @@ def tokens(*documents: dict[str, Any], size: int = 10**9) -> int:
             [{"choices": [{"delta": {"content": "1234567"}}, {"delta": {"content": "1234567"}}]}], 4, id="two choices"
         ),
         pytest.param([{"type": "transcript.text.delta", "delta": "1234567"}], 2, id="a transcript"),
+        pytest.param([{"choices": [{"delta": {"function_call": {"arguments": "1234567"}}}]}], 2, id="a function"),
+        pytest.param(
+            [{"choices": [{"delta": {"tool_calls": [{"custom": {"name": "abc", "input": "1234"}}]}}]}],
+            2,
+            id="a custom tool",
+        ),
+        pytest.param(
+            [{"choices": [{"delta": {"content": [{"type": "text", "text": "1234567"}]}}]}], 2, id="content in parts"
+        ),
+        pytest.param(
+            [{"choices": [{"delta": {"reasoning": "1234567", "reasoning_content": "1234567"}}]}],
+            2,
+            id="reasoning under both of its names",
+        ),
+        pytest.param(
+            [{"choices": [{"delta": {"audio": {"transcript": "1234567", "data": "A" * 9999}}}]}], 2, id="speech"
+        ),
         pytest.param([{"type": "image_generation.partial_image", "b64_json": "A" * 9999}], 0, id="a picture"),
         pytest.param([USAGE], 0, id="a usage"),
     ],
@@ -282,6 +304,10 @@ NAMES = [
     "function",
     "name",
     "arguments",
+    "function_call",
+    "custom",
+    "audio",
+    "data",
     "text",
     "message",
     "error",
@@ -308,6 +334,7 @@ DOCUMENTS = st.dictionaries(st.sampled_from(NAMES), HOSTILE, max_size=5)
 def test_no_shape_is_an_accident(document: dict[str, Any]) -> None:
     assert isinstance(event_text(document), str)
     assert isinstance(answer_text(document), str)
+    assert sound_bytes(document) >= 0
     watch = StreamWatch(("x",), strip_usage=True)
     watch.feed(event(document))
     assert watch.delivered_tokens() >= 0

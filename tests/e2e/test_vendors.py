@@ -1,5 +1,6 @@
 """Upstreams that speak OpenAI's dialect in ways of their own: understood, and charged for what they did."""
 
+import base64
 import json
 from typing import Any
 
@@ -8,15 +9,60 @@ from tollway.config.channel import ChannelType
 
 from .conftest import UpstreamOf
 from .gateway import Account, Gateway
-from .scripted import always
-from .wire import CHAT, DONE, completion, delta, event, stream, whole
+from .scripted import always, holds
+from .wire import CHAT, DONE, chunk, completion, delta, event, sse_head, stream, whole
 
 STREAM = CHAT | {"stream": True}
+TEXT = "One two three four five six seven eight nine ten. " * 10
+WORDS = 110
+"""Tokens of `TEXT`, about."""
+
+
+def said(**fields: Any) -> bytes:
+    return event({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": fields, "finish_reason": None}]})
 
 
 def finish(**more: Any) -> bytes:
     choice = {"index": 0, "delta": {}, "finish_reason": "stop", **more}
     return event({"object": "chat.completion.chunk", "choices": [choice]})
+
+
+WRITTEN: dict[str, dict[str, Any]] = {
+    "a function": {"function_call": {"name": "f", "arguments": TEXT}},
+    "a custom tool": {"tool_calls": [{"index": 0, "type": "custom", "custom": {"name": "f", "input": TEXT}}]},
+    "Mistral's thinking": {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": TEXT}]}]},
+    "a transcript of sound": {"audio": {"id": "a", "transcript": TEXT}},
+}
+
+
+@pytest.mark.parametrize("fields", WRITTEN.values(), ids=WRITTEN)
+@pytest.mark.parametrize("streaming", [True, False], ids=["stream", "whole"])
+def test_nothing_that_is_written_is_for_nothing(
+    fields: dict[str, Any], streaming: bool, gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": "stop"}
+    answer = stream(said(**fields), finish(), DONE) if streaming else whole(json.dumps({"choices": [choice]}).encode())
+    gateway.channel(account, upstream(always(answer)).url)
+    assert gateway.chat(account, CHAT | {"stream": streaming}).status == 200
+    charge = gateway.charge(account)
+    assert (charge.outcome, charge.estimated) == ("completed", True)
+    assert WORDS <= charge.output_tokens <= WORDS + 20
+
+
+def test_who_leaves_while_he_hears_an_answer_pays_for_what_he_heard(
+    gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    second = base64.b64encode(b"\0" * 48_000).decode()
+    speaking = upstream(holds(sse_head(), *[chunk(said(audio={"id": "a", "data": second}))] * 10))
+    gateway.channel(account, speaking.url)
+    asked = STREAM | {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "pcm16"}}
+    with gateway.open_chat(account, asked) as client:
+        while client.seen.count(second.encode()) < 10:
+            client.seen += client.socket.recv(1 << 20)
+        client.hang_up()
+        assert speaking.left.wait(5)
+    charge = gateway.charge(account)
+    assert (charge.outcome, charge.estimated, charge.output_tokens) == ("cancelled", True, 200)
 
 
 def used(completion_tokens: int, total: int, prompt: int = 9) -> dict[str, int]:
