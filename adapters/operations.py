@@ -43,6 +43,8 @@ class Operation:
     relayed: bool = True
     generates: bool = False
     """It writes tokens whose number the caller can limit, and that must be covered before the upstream is asked."""
+    holds: str = ""
+    """The list that each whole answer in JSON has; "" where vendors differ."""
     asks_usage: bool = False
     """A stream of this operation reports usage only when `stream_options.include_usage` asks for it."""
 
@@ -149,10 +151,19 @@ OPERATIONS: tuple[Operation, ...] = (
         "openai_chat",
         check=check_chat,
         generates=True,
+        holds="choices",
         asks_usage=True,
     ),
-    Operation("completions", "POST", "/v1/completions", check=check_completion, generates=True, asks_usage=True),
-    Operation("embeddings", "POST", "/v1/embeddings", check=check_input),
+    Operation(
+        "completions",
+        "POST",
+        "/v1/completions",
+        check=check_completion,
+        generates=True,
+        holds="choices",
+        asks_usage=True,
+    ),
+    Operation("embeddings", "POST", "/v1/embeddings", check=check_input, holds="data"),
     Operation("moderations", "POST", "/v1/moderations", default_model="omni-moderation-latest", check=check_input),
     Operation(
         "images_generations",

@@ -32,6 +32,8 @@ NO_FINISH, NO_FINISH_SPACED = '"finish_reason":""', '"finish_reason": ""'
 BOM = b"\xef\xbb\xbf"
 """A byte order mark, which may stand before the first event."""
 BLANK_LINE = re.compile(rb"\n\r?\n")
+ERROR_NAME = re.compile(rb"^(?:event:[ \t]*error[ \t]*\r?$|error:)", re.MULTILINE)
+"""A line that calls its event an error, whatever it carries; llama.cpp's server named the data itself so."""
 
 Document = Mapping[str, Any]
 
@@ -59,6 +61,7 @@ class StreamWatch:
         "_pending",
         "_sound",
         "_strip",
+        "broken",
         "ended",
         "failed",
         "finished",
@@ -85,6 +88,8 @@ class StreamWatch:
         """The end mark has passed."""
         self.failed = False
         """An event with an error has passed."""
+        self.broken = False
+        """The last event calls itself an error in a way that clients of OpenAI's dialect do not know."""
         self.usage: Usage | None = None
         """The usage reported so far: the most that any event has said of each kind."""
 
@@ -136,8 +141,8 @@ class StreamWatch:
         # OpenAI writes `"usage":null` into every event but the one that counts.
         if '"usage"' in text and text.count('"usage"') > text.count('"usage":null'):
             data = self._read_usage(data)
-        if '"error"' in text and self._has_error(data):
-            self.failed = True
+        if "error" in text:
+            data = self._note_errors(data)
         if FINISH in text or FINISH_SPACED in text:
             self._open_choices -= text.count(FINISH) + text.count(FINISH_SPACED)
             self._open_choices += text.count(NO_FINISH) + text.count(NO_FINISH_SPACED)
@@ -168,12 +173,19 @@ class StreamWatch:
             passed.append(event)
         return b"".join(passed)
 
-    def _has_error(self, data: bytes) -> bool:
-        return any(
-            b'"error"' in event and has_error(document)
-            for event in split_events(data)
-            if (document := event_document(event)) is not None
-        )
+    def _note_errors(self, data: bytes) -> bytes:
+        """The events up to one that only calls itself an error: no client may take what follows for a good end."""
+        passed: list[bytes] = []
+        for event in split_events(data):
+            passed.append(event)
+            named = names_error(event)
+            document = event_document(event) if named or b'"error"' in event else None
+            if document is not None and has_error(document):
+                self.failed = True
+            elif named:
+                self.failed = self.broken = True
+                break
+        return b"".join(passed)
 
     def _ends_in(self, data: bytes) -> int:
         return sum(
@@ -258,17 +270,34 @@ def has_event(data: bytes) -> bool:
     return data.startswith((b"data:", BOM + b"data:")) or b"\ndata:" in data
 
 
+def names_error(data: bytes) -> bool:
+    """Whether a line among these whole events says that its event is an error, whatever that carries."""
+    return b"error" in data and ERROR_NAME.search(data) is not None
+
+
+def begins_with_error(data: bytes) -> bool:
+    """Whether the first of these whole events that is more than a comment tells of an error."""
+    for event in split_events(data):
+        if names_error(event):
+            return True
+        if (document := event_document(event)) is not None:
+            return has_error(document)
+    return False
+
+
 def has_error(document: Document) -> bool:
     """
-    OpenAI's error object, alone or in an event of type `error`; a null `error` is none.
+    OpenAI's error object, alone or in an event of type `error`; a null `error` is none. MiniMax says it by the status
+    of a `base_resp`, where it has no choices.
 
     Beside `choices` it must have a message: OpenRouter tells of an error in the middle of a stream so, but some servers
     put an empty error into every answer.
     """
     error = document.get("error")
+    refused = object_of(document.get("base_resp")).get("status_code") not in (None, 0)
     if "choices" in document:
-        return bool(object_of(error).get("message"))
-    return bool(error) or document.get("type") == "error"
+        return bool(object_of(error).get("message")) or (not document["choices"] and refused)
+    return bool(error) or document.get("type") == "error" or refused
 
 
 def inner_answer(document: Document) -> Document:
@@ -276,11 +305,12 @@ def inner_answer(document: Document) -> Document:
     return object_of(document.get("response")) or document
 
 
-def read_answer(body: bytes) -> Document:
+def read_answer(body: bytes, holds: str = "") -> Document:
     """
-    A whole JSON answer.
+    A whole JSON answer. `holds`: the list that makes it one, if that is known.
 
-    Raises `UpstreamGarbage` when it is no JSON object, or an error in the clothes of a success.
+    Raises `UpstreamGarbage` when it is no JSON object, or an error in the clothes of a success: some vendors tell of
+    those with a status of 200, in fields of their own.
     """
     try:
         document = orjson.loads(body)
@@ -291,6 +321,8 @@ def read_answer(body: bytes) -> Document:
     answer = cast(Document, document)
     if has_error(answer):
         raise UpstreamGarbage("The upstream answered 200 with an error inside.")
+    if holds and not isinstance(answer.get(holds), list):
+        raise UpstreamGarbage(f"The upstream answered 200 with JSON that has no {holds}.")
     return answer
 
 

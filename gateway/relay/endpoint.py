@@ -24,7 +24,7 @@ from ...adapters.exchange import Exchange, ExchangeBuilder
 from ...adapters.outgoing import Headers
 from ...adapters.shapes import list_of
 from ...adapters.usage import read_usage
-from ...adapters.watch import StreamWatch, first_document, has_error, has_event, read_answer
+from ...adapters.watch import StreamWatch, begins_with_error, has_event, names_error, read_answer
 from ...adapters.written import answer_text, sound_bytes
 from ...middleware.state import Attempt, Ending, Outcome, RelayState, missing, state_of
 from ..upstream.port import Incoming, Timeouts, Upstream
@@ -201,7 +201,7 @@ class _Relay:
     async def _document(self, incoming: Incoming) -> None:
         """A JSON answer: read whole, looked at, then sent whole."""
         body = await self.read_all(incoming, self.endpoint.most_bytes)
-        answer = read_answer(body)
+        answer = read_answer(body, self.operation.holds)
         usage = read_usage(answer)
         delivered = audio_bytes = 0
         if usage is None or not usage.output_tokens:
@@ -284,7 +284,7 @@ class _Relay:
         if watch.failed:
             passed = unsaid(passed)
         try:
-            while not watch.ended:
+            while not watch.ended and not watch.broken:
                 before = clock()
                 if passed and not self.gone:
                     hang_up.sending_since = before
@@ -299,7 +299,9 @@ class _Relay:
                     passed = unsaid(passed)
                 if not data:
                     break
-            if not watch.ended and not watch.failed:
+            if watch.broken:
+                failure = UpstreamTruncated("The upstream's stream broke off with an error.")
+            elif not watch.ended and not watch.failed:
                 failure = UpstreamTruncated("The upstream's stream broke off before its end.")
         except UpstreamError as error:
             passed, failure = b"", error
@@ -319,7 +321,7 @@ class _Relay:
         while True:
             data = await self.read(incoming)
             events = watch.feed(data) if data else watch.finish()
-            if has_event(events):
+            if has_event(events) or names_error(events):
                 break
             if not data:
                 raise UpstreamTruncated("The upstream's stream ended before its first event.")
@@ -327,10 +329,8 @@ class _Relay:
             size += len(events)
             if size > MOST_COMMENTS:
                 raise UpstreamGarbage("The upstream's stream began with more than 1 MiB of comments.")
-        if b'"error"' in events:
-            document = first_document(events)
-            if document is not None and has_error(document):
-                raise UpstreamGarbage("The upstream's stream began with an error.")
+        if (b"error" in events or b'"base_resp"' in events) and begins_with_error(events):
+            raise UpstreamGarbage("The upstream's stream began with an error.")
         return b"".join((*comments, events)) if comments else events
 
     async def _pass(self, data: bytes) -> None:

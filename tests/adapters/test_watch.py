@@ -168,6 +168,26 @@ def test_errors_in_a_stream(document: dict[str, Any], failed: bool, size: int, b
     assert has_error(document) is failed
 
 
+NAMED = event({"message": "overloaded"}).replace(b"data:", b"event: error\ndata:", 1)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10**9])
+def test_nothing_passes_behind_an_error_that_is_one_by_name(size: int) -> None:
+    before = event(chunk("event: error\nerror: a model may write this"))
+    watch = StreamWatch()
+    assert watched(before, size, watch) == before
+    assert (watch.failed, watch.broken) == (False, False)
+    assert watch.feed(NAMED + DONE) == NAMED
+    assert (watch.failed, watch.broken, watch.ended) == (True, True, False)
+
+
+def test_an_error_of_openais_form_may_have_the_name_too() -> None:
+    wire = b"event: error\n" + event({"error": {"message": "overloaded"}}) + DONE
+    watch = StreamWatch()
+    assert watch.feed(wire) == wire
+    assert (watch.failed, watch.broken, watch.ended) == (True, False, True)
+
+
 def test_sound_is_counted_by_its_bytes() -> None:
     watch = StreamWatch()
     watch.feed(events(*[{"choices": [{"delta": {"audio": {"data": "A" * 64_000}}}]}] * 3))

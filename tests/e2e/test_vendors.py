@@ -9,8 +9,8 @@ from tollway.config.channel import ChannelType
 
 from .conftest import UpstreamOf
 from .gateway import Account, Gateway
-from .scripted import always, holds
-from .wire import CHAT, DONE, chunk, completion, delta, event, sse_head, stream, whole
+from .scripted import always, ends, holds
+from .wire import CHAT, DONE, HELLO, LAST_CHUNK, chunk, completion, delta, event, sse_head, stream, whole
 
 STREAM = CHAT | {"stream": True}
 TEXT = "One two three four five six seven eight nine ten. " * 10
@@ -89,6 +89,61 @@ def test_a_usage_among_the_choices_is_read(gateway: Gateway, account: Account, u
     charge = gateway.charge(account)
     assert (charge.input_tokens, charge.cached_tokens, charge.output_tokens) == (1000, 800, 500)
     assert not charge.estimated
+
+
+TOLD = b'{"code":"Throttled","message":"The key sk-upstream is over its limit"}'
+ERRORS = {
+    "by its name": b"event: error\ndata: " + TOLD + b"\n\n",
+    "by its name, without a blank": b"id:1\nevent:error\n:HTTP_STATUS/429\ndata:" + TOLD + b"\n\n",
+    "by its name, with carriage returns": b"event: error\r\ndata: " + TOLD + b"\r\n\r\n",
+    "in a field of that name": b"error: " + TOLD + b"\n\n",
+}
+MINIMAX = {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}, "choices": None}
+
+
+@pytest.mark.parametrize("error", [*ERRORS.values(), event(MINIMAX)], ids=[*ERRORS, "by a status of MiniMax's"])
+def test_a_stream_that_begins_with_an_error_is_tried_elsewhere(
+    error: bytes, gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    gateway.channel(account, upstream(always(stream(b": ping\n\n", error, DONE))).url, priority=10)
+    well = gateway.channel(account, upstream(always(HELLO)).url)
+    assert b"lo!" in gateway.chat(account, STREAM).body
+    charge = gateway.charge(account)
+    assert (charge.channel_id, charge.attempts, charge.outcome) == (well.id, 2, "completed")
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+@pytest.mark.parametrize("apart", [True, False], ids=["apart", "in one write"])
+def test_an_error_in_the_middle_is_told_in_openais_way_and_without_the_key(
+    apart: bool, error: bytes, gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    pieces = [delta("Hi"), error, DONE] if apart else [delta("Hi") + error + DONE]
+    gateway.channel(account, upstream(ends(sse_head(), *map(chunk, pieces), LAST_CHUNK)).url)
+    body = gateway.chat(account, STREAM).body
+    masked = delta("Hi") + error.replace(b"sk-upstream", b"********")
+    assert body.startswith(masked)
+    told = body.removeprefix(masked)
+    assert told.startswith(b'data: {"error":{')
+    assert told.count(b"\n\n") == 1
+    charge = gateway.charge(account)
+    assert (charge.outcome, charge.output_tokens) == ("failed", 1)
+
+
+NO_ANSWERS: dict[str, Any] = {
+    "MiniMax's refusal": MINIMAX | {"usage": {"total_tokens": 0}},
+    "an error in fields of their own": {"code": 500, "msg": "404 NOT_FOUND", "success": False},
+    "an empty object": {},
+}
+
+
+@pytest.mark.parametrize("document", NO_ANSWERS.values(), ids=NO_ANSWERS)
+def test_a_success_without_an_answer_is_tried_elsewhere(
+    document: dict[str, Any], gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    gateway.channel(account, upstream(always(whole(json.dumps(document).encode()))).url, priority=10)
+    well = gateway.channel(account, upstream(always(whole(completion()))).url)
+    assert gateway.chat(account, CHAT).json["choices"][0]["message"]["content"] == "Hello!"
+    assert gateway.charge(account).channel_id == well.id
 
 
 @pytest.mark.parametrize("field", ["models", "fallbacks"])
