@@ -29,6 +29,7 @@ SHORTEST_EVENT = len(b"data: {}\n\n")
 FINISH, FINISH_SPACED = '"finish_reason":"', '"finish_reason": "'
 NO_FINISH, NO_FINISH_SPACED = '"finish_reason":""', '"finish_reason": ""'
 """Some servers (SGLang, Ollama) have written so into every event but the last, where others write null."""
+DONE = b"data: [DONE]\n\n"
 BOM = b"\xef\xbb\xbf"
 """A byte order mark, which may stand before the first event."""
 BLANK_LINE = re.compile(rb"\n\r?\n")
@@ -116,13 +117,21 @@ class StreamWatch:
         return self._look(data) if data else b""
 
     def finish(self) -> bytes:
-        """What is left when the upstream has closed. An event that lacks only its blank line still counts as one."""
-        data = bytes(self._pending)
+        """
+        What is left when the upstream has closed. An event that lacks only its blank line still counts as one.
+
+        Perplexity writes no end mark: where each choice has said why it ended, the mark is set behind it.
+        """
+        data = bytes(self._pending).strip()
         self._pending.clear()
         passed = b""
-        if data.strip() and (has_done(data) or first_document(data) is not None):
-            passed = self._look(data.rstrip(b"\r\n") + b"\n\n")
+        if data and (has_done(data) or first_document(data) is not None):
+            passed = self._look(data + b"\n\n")
+            data = b""
         self.ended = self.ended or self._ends_passed > 0
+        if self.finished and not (data or self.ended or self.failed):
+            passed += DONE
+            self.ended = True
         return passed
 
     def delivered_tokens(self) -> int:

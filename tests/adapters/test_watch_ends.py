@@ -43,6 +43,15 @@ def test_finish_reasons_may_come_in_one_piece_and_with_blanks() -> None:
     assert watch.finished
 
 
+@pytest.mark.parametrize("left", [b"", b"\n", b": bye", STOP % 0, (STOP % 0)[:-2], (STOP % 0)[:30]])
+def test_a_stream_whose_choices_are_finished_needs_no_end_mark(left: bytes) -> None:
+    watch = StreamWatch()
+    watch.feed(DELTA + STOP % 0 + left)
+    cut = left in (b": bye", (STOP % 0)[:30])
+    assert watch.finish().endswith(b"data: [DONE]\n\n") is not cut
+    assert watch.ended is not cut
+
+
 @pytest.mark.parametrize("spelled", [b'"finish_reason":""', b'"finish_reason": ""'])
 def test_an_empty_finish_reason_is_none(spelled: bytes) -> None:
     watch = StreamWatch()

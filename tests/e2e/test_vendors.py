@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from tollway.config.channel import ChannelType
 
-from .conftest import UpstreamOf
+from .conftest import ClientOf, UpstreamOf
 from .gateway import Account, Gateway
 from .scripted import always, ends, holds
-from .wire import CHAT, DONE, HELLO, LAST_CHUNK, chunk, completion, delta, event, sse_head, stream, whole
+from .wire import CHAT, DONE, HELLO, LAST_CHUNK, MODEL, chunk, completion, delta, event, sse_head, stream, whole
 
 STREAM = CHAT | {"stream": True}
 TEXT = "One two three four five six seven eight nine ten. " * 10
@@ -144,6 +144,44 @@ def test_a_success_without_an_answer_is_tried_elsewhere(
     well = gateway.channel(account, upstream(always(whole(completion()))).url)
     assert gateway.chat(account, CHAT).json["choices"][0]["message"]["content"] == "Hello!"
     assert gateway.charge(account).channel_id == well.id
+
+
+def test_a_whole_stream_may_lack_its_end_mark(
+    gateway: Gateway, account: Account, client_of: ClientOf, upstream: UpstreamOf
+) -> None:
+    """Perplexity's: each choice says why it ended, and then the body ends."""
+    last = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": used(2, 11)})
+    answer = stream(delta("Hel"), delta("lo!"), last)
+    channel = upstream(always(answer))
+    gateway.channel(account, channel.url, type=ChannelType.PERPLEXITY)
+    for _ in range(5):  # as many as would take the channel out
+        assert gateway.chat(account, STREAM).body == delta("Hel") + delta("lo!") + last + DONE
+    chunks = list(
+        client_of(account.key).chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "hi"}], stream=True
+        )
+    )
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    charges = gateway.charges(account)
+    assert [(each.outcome, each.output_tokens, each.estimated) for each in charges] == [("completed", 2, False)] * 6
+
+
+HALVES = {
+    "no choice is finished": [delta("Hel"), delta("lo!")],
+    "one choice of two is finished": [delta("Hel"), finish()],
+    "an event behind the end is cut": [delta("Hel"), finish(), finish()[:30]],
+}
+
+
+@pytest.mark.parametrize("events", HALVES.values(), ids=HALVES)
+def test_a_half_stream_gets_no_end_mark(
+    events: list[bytes], gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    gateway.channel(account, upstream(always(stream(*events))).url)
+    body = gateway.chat(account, STREAM | {"n": 2 if events[1] == finish() and len(events) == 2 else 1}).body
+    assert DONE not in body
+    assert b'data: {"error":{' in body
+    assert gateway.charge(account).outcome == "truncated"
 
 
 @pytest.mark.parametrize("field", ["models", "fallbacks"])
