@@ -177,7 +177,7 @@ class StreamWatch:
                         self._added += 1
                         usage = self._of_ends = usage if self._of_ends is None else usage_of_both(self._of_ends, usage)
                     self.usage = usage if self.usage is None else merge_usage(self.usage, usage)
-                if self._strip and document.get("choices") == [] and object_of(document.get("usage")):
+                if self._strip and not document.get("choices") and object_of(document.get("usage")):
                     continue
             passed.append(event)
         return b"".join(passed)

@@ -37,6 +37,8 @@ LINGER = 1.0
 """Seconds that a finished stream's connection may take to end, so that it can be used again."""
 FAREWELL = 2.0
 """Seconds to wait for the usage of an answer that was whole when its client left."""
+EVENTS, UNNAMED = b"text/event-stream", (b"text/plain", b"application/octet-stream")
+"""The type of a stream, and what small servers call one that they have given no type of its own."""
 BODILESS = frozenset({204, 205, 206})
 """Statuses that say something about the body which is not true of the one that we send."""
 STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
@@ -122,7 +124,9 @@ class _Relay:
         self.send = send
         self.exchange = exchange
         self.operation = exchange.operation
-        self.choices = state.call.choices if state.call is not None else 1
+        call = state.call
+        self.choices = call.choices if call is not None else 1
+        self.streams = call is not None and call.stream and self.operation.asks_usage
         self.task = asyncio.current_task() or _no_task()
         self.hang_up = endpoint.hang_ups.watch(receive, self)
 
@@ -158,7 +162,11 @@ class _Relay:
         if incoming.status >= 300:
             await self._refused(incoming)
         content_type = header(incoming.headers, b"content-type").lower()
-        if content_type.startswith(b"text/event-stream"):
+        if content_type.startswith(EVENTS):
+            await self._stream(incoming)
+        elif self.streams and (not content_type or content_type.startswith(UNNAMED)):
+            incoming.headers = [item for item in incoming.headers if item[0] != b"content-type"]
+            incoming.headers.append((b"content-type", EVENTS))
             await self._stream(incoming)
         elif self.operation.media and not content_type.startswith(b"application/json"):
             await self._media(incoming, content_type)

@@ -99,6 +99,13 @@ def test_a_usage_chunk_that_says_nothing_is_taken_out_all_the_same(usage: dict[s
     assert watch.usage is None
 
 
+@pytest.mark.parametrize("document", [{"choices": None}, {}], ids=["null", "none"])
+def test_a_usage_chunk_may_have_no_choices(document: dict[str, Any]) -> None:
+    watch = StreamWatch(strip_usage=True)
+    assert watch.feed(event(document | {"usage": USAGE["usage"]})) == b""
+    assert watch.usage == USED
+
+
 def test_a_client_that_asked_for_usage_gets_it() -> None:
     assert StreamWatch().feed(event(USAGE)) == event(USAGE)
 

@@ -10,7 +10,22 @@ from tollway.config.channel import ChannelType
 from .conftest import ClientOf, UpstreamOf
 from .gateway import Account, Gateway
 from .scripted import always, ends, holds
-from .wire import CHAT, DONE, HELLO, LAST_CHUNK, MODEL, chunk, completion, delta, event, sse_head, stream, whole
+from .wire import (
+    CHAT,
+    DONE,
+    HELLO,
+    LAST_CHUNK,
+    MODEL,
+    QUOTA,
+    SSE,
+    chunk,
+    completion,
+    delta,
+    event,
+    sse_head,
+    stream,
+    whole,
+)
 
 STREAM = CHAT | {"stream": True}
 TEXT = "One two three four five six seven eight nine ten. " * 10
@@ -164,6 +179,18 @@ def test_a_whole_stream_may_lack_its_end_mark(
     assert chunks[-1].choices[0].finish_reason == "stop"
     charges = gateway.charges(account)
     assert [(each.outcome, each.output_tokens, each.estimated) for each in charges] == [("completed", 2, False)] * 6
+
+
+@pytest.mark.parametrize("named", [b"content-type: text/plain; charset=utf-8\r\n", b""], ids=["plain text", "nothing"])
+def test_a_stream_may_be_called_something_else(
+    named: bytes, gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    answer = HELLO.replace(b"content-type: " + SSE + b"\r\n", named)
+    gateway.channel(account, upstream(always(answer)).url)
+    got = gateway.chat(account, STREAM)
+    assert (got.status, got.headers["content-type"]) == (200, "text/event-stream")
+    assert got.body == delta("Hel") + delta("lo!") + DONE
+    assert gateway.charge(account).quota == QUOTA
 
 
 HALVES = {
