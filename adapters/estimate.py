@@ -43,9 +43,22 @@ LARGEST_CONTEXT = 2_097_152
 """The same for a body that names media, which may fill a model's whole context from afar."""
 LONGEST_OUTPUT = 1_048_576
 """More than any model writes for one choice."""
+LONGEST_ENVELOPE = 4096
+"""Bytes that a whole answer may have beside its text."""
+BYTES_OF_TOKEN = 4
 MOST_UNSEEN = 8
 """Text delivered is estimated at 3.5 characters a token. A report of fewer tokens than one for 28 is of something else:
 of the beginning of a stream, or of nothing."""
+
+
+def is_doubtful(reported: Usage | None, size: int) -> bool:
+    """
+    Whether the text of a whole answer of `size` bytes has to be counted: it reports no output, or so little that there
+    may be far more. Most answers have 5 bytes a token.
+    """
+    if reported is None or not reported.output_tokens:
+        return True
+    return size > LONGEST_ENVELOPE + MOST_UNSEEN * BYTES_OF_TOKEN * reported.output_tokens
 
 
 def settled_usage(

@@ -15,7 +15,7 @@ import orjson
 
 from ..config.pricing import Usage
 from .errors import UpstreamGarbage
-from .estimate import estimate_text
+from .estimate import MOST_UNSEEN, estimate_text
 from .shapes import object_of
 from .usage import merge_usage, read_usage, usage_of_both
 from .written import answer_text, event_text, sound_bytes
@@ -143,6 +143,10 @@ class StreamWatch:
         """The bytes of sound that have passed inside events."""
         self._count()
         return self._sound
+
+    def outgrows(self, tokens: int) -> bool:
+        """Whether the text that has been counted by now is of far more than so many tokens: costs nothing to ask."""
+        return self._counted > MOST_UNSEEN * tokens
 
     def _look(self, data: bytes) -> bytes:
         # Looking for a few words costs a third in a string of what it costs in bytes, even with making the string.

@@ -19,7 +19,7 @@ from ...adapters.answers import header, passed_headers, refusal
 from ...adapters.delivered import Delivered, answer_texts
 from ...adapters.envelope import error_event
 from ...adapters.errors import GatewayError, UpstreamError, UpstreamGarbage, UpstreamTruncated
-from ...adapters.estimate import estimate_text
+from ...adapters.estimate import estimate_text, is_doubtful
 from ...adapters.exchange import Exchange, ExchangeBuilder
 from ...adapters.outgoing import Headers
 from ...adapters.shapes import list_of
@@ -212,7 +212,7 @@ class _Relay:
         answer = read_answer(body, self.operation.holds)
         usage = read_usage(answer)
         delivered = audio_bytes = 0
-        if usage is None or not usage.output_tokens:
+        if is_doubtful(usage, len(body)):
             delivered, audio_bytes = estimate_text(answer_text(answer)), sound_bytes(answer)
         images, seconds = 0, None
         if self.operation.name.startswith("images_"):
@@ -369,7 +369,7 @@ class _Relay:
             watch, usage, delivered, audio_bytes = self.watch, None, self.delivered, self.audio_bytes
             if watch is not None:
                 usage = watch.usage
-                if usage is None or not usage.output_tokens or not watch.ended:
+                if is_doubtful(usage, 0) or not watch.ended or (usage and watch.outgrows(usage.output_tokens)):
                     delivered, audio_bytes = watch.delivered_tokens(), watch.delivered_sound()
             outcome = Outcome(
                 ending,

@@ -80,6 +80,28 @@ def test_who_leaves_while_he_hears_an_answer_pays_for_what_he_heard(
     assert (charge.outcome, charge.estimated, charge.output_tokens) == ("cancelled", True, 200)
 
 
+REPORTS = {
+    "far too little": ("One two three four five six seven eight nine ten. " * 10, 8, 12_000),
+    "few tokens, for each has many blanks": (" " * 400, 400, 400),
+}
+
+
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+@pytest.mark.parametrize("streaming", [True, False], ids=["stream", "whole"])
+def test_a_report_is_believed_if_it_can_be_true(
+    streaming: bool, report: tuple[str, int, int], gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    text, reported, charged = report
+    usage = used(reported, reported + 9)
+    events = *[delta(text)] * 100, finish(), event({"choices": [], "usage": usage}), DONE
+    answer = stream(*events) if streaming else whole(completion(text * 100, usage))
+    gateway.channel(account, upstream(always(answer)).url)
+    assert gateway.chat(account, CHAT | {"stream": streaming, "max_tokens": 20_000}).status == 200
+    charge = gateway.charge(account)
+    assert abs(charge.output_tokens - charged) <= charged / 10
+    assert charge.estimated is (reported != charged)
+
+
 def used(completion_tokens: int, total: int, prompt: int = 9) -> dict[str, int]:
     return {"completion_tokens": completion_tokens, "prompt_tokens": prompt, "total_tokens": total}
 
