@@ -1,5 +1,6 @@
 """A channel: one configured upstream account, with its models, keys, routing figures and overrides."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -97,15 +98,20 @@ class Channel:
     prompt_cache_ratio: Decimal | None = None
 
     def without_keys(self, text: str) -> str:
-        """What an upstream has said, with the keys masked that it repeats."""
+        """What an upstream has said, with the keys masked that it repeats, also with JSON's escapes in them."""
         for key in self.keys:
             if len(key.reveal()) >= SHORTEST_SECRET:
-                text = text.replace(key.reveal(), MASK)
+                text = re.sub(_spellings(key.reveal()), MASK, text)
         return text
 
     def bytes_without_keys(self, data: bytes) -> bytes:
         """The same of what has not been decoded; keys are ASCII."""
         return self.without_keys(data.decode("latin-1")).encode("latin-1")
+
+
+def _spellings(key: str) -> str:
+    """A pattern for a key as it is, and as JSON may spell it: with a slash or a plus escaped, for some."""
+    return "".join(each if each.isalnum() else rf"(?:\\?{re.escape(each)}|\\u(?i:{ord(each):04x}))" for each in key)
 
 
 class MappingCycle(ValueError):

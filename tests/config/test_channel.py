@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 from tollway.config.channel import Channel, ChannelStatus, ChannelType, MappingCycle, mapped_model
-from tollway.config.secret import Secret
+from tollway.config.secret import MASK, Secret
 
 MAPPING = {
     "gpt-4": "gpt-4o",
@@ -64,3 +64,29 @@ def test_stored_numbers_mean_what_they_meant() -> None:
     known = {1: "OPENAI", 3: "AZURE", 20: "OPENROUTER", 25: "MOONSHOT", 42: "MISTRAL", 43: "DEEPSEEK", 48: "XAI"}
     assert {number: ChannelType(number).name for number in known} == known
     assert not {28, 29, 30, 32} & {kind.value for kind in ChannelType}
+
+
+KEY = "bce-v3/ALTAK+x/123=="
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        KEY,
+        KEY.replace("/", r"\/"),
+        KEY.replace("+", r"\u002B").replace("=", r"\u003d"),
+        KEY.replace("-", r"\u002D").replace("/", r"\u002f"),
+    ],
+    ids=["as it is", "PHP's slashes", ".NET's plus", "escapes of everything"],
+)
+def test_a_key_is_masked_however_json_spells_it(spelled: str) -> None:
+    channel = Channel(1, "c", ChannelType.OPENAI, ("m",), keys=(Secret("sk-other-key"), Secret(KEY)))
+    said = '{"error":{"message":"the key %s is over its limit"}}'
+    assert channel.without_keys(said % spelled) == said % MASK
+    assert channel.bytes_without_keys((said % spelled).encode()) == (said % MASK).encode()
+
+
+def test_nothing_but_a_key_is_masked() -> None:
+    channel = Channel(1, "c", ChannelType.OPENAI, ("m",), keys=(Secret("sk.other(key)"), Secret("none")))
+    for said in ("sk-other(key)", "sk.other(key", "none", r"\u002fsk"):
+        assert channel.without_keys(said) == said
