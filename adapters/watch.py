@@ -33,6 +33,8 @@ DONE = b"data: [DONE]\n\n"
 BOM = b"\xef\xbb\xbf"
 """A byte order mark, which may stand before the first event."""
 BLANK_LINE = re.compile(rb"\n\r?\n")
+UNPARTED = re.compile(rb"(?<=[}\]])\r?\n(?=data:)")
+"""Between events that no blank line parts: clients that read by the line know them."""
 ERROR_NAME = re.compile(rb"^(?:event:[ \t]*error[ \t]*\r?$|error:)", re.MULTILINE)
 """A line that calls its event an error, whatever it carries; llama.cpp's server named the data itself so."""
 
@@ -125,6 +127,8 @@ class StreamWatch:
         data = bytes(self._pending).strip()
         self._pending.clear()
         passed = b""
+        if data.count(b"\ndata:") and has_done(data) and first_document(data) is None:
+            data = UNPARTED.sub(b"\n\n", data)
         if data and (has_done(data) or first_document(data) is not None):
             passed = self._look(data + b"\n\n")
             data = b""

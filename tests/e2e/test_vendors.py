@@ -24,11 +24,13 @@ from .wire import (
     event,
     sse_head,
     stream,
+    usage_event,
     whole,
 )
 
 STREAM = CHAT | {"stream": True}
 TEXT = "One two three four five six seven eight nine ten. " * 10
+HELLO_EVENTS = delta("Hel") + delta("lo!") + usage_event() + DONE
 WORDS = 110
 """Tokens of `TEXT`, about."""
 
@@ -213,6 +215,17 @@ def test_a_stream_may_be_called_something_else(
     assert (got.status, got.headers["content-type"]) == (200, "text/event-stream")
     assert got.body == delta("Hel") + delta("lo!") + DONE
     assert gateway.charge(account).quota == QUOTA
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["line feeds", "carriage returns"])
+def test_events_may_be_parted_by_one_line_end(
+    end: bytes, gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    answer = HELLO_EVENTS.replace(b"\n\n", end)
+    gateway.channel(account, upstream(always(stream(answer))).url)
+    assert gateway.chat(account, STREAM).body == delta("Hel") + delta("lo!") + DONE
+    charge = gateway.charge(account)
+    assert (charge.quota, charge.outcome, charge.estimated) == (QUOTA, "completed", False)
 
 
 HALVES = {
