@@ -16,7 +16,8 @@ from .failures import Failure
 
 DESCRIPTION = """\
 Serve the relay until SIGTERM. Open requests are then finished, and every charge is written to the database. Those that
-it does not take stay in DATA_DIR/journal for the next start, and the exit status is then 1.
+it does not take stay in DATA_DIR/journal for the next start, and the exit status is then 1. Ctrl-C does the same;
+a second one cuts open requests off, and a third waits for nothing.
 
 Several workers share the data directory and the port, and no balance is overdrawn by them. Each has its own connections
 and view of health; rate limits count over all of them where there is a Redis.
@@ -94,5 +95,6 @@ def _free_port(host: str, port: int) -> int:
             return probe.getsockname()[1]
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no address"
-        other = "; try PORT=3001" if isinstance(error, OSError) and error.errno == errno.EADDRINUSE else ""
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        other = f"; try PORT={port + 1}" if taken and port < 65535 else ""
         raise Failure(f"HOST {host} and PORT {port} cannot be listened on: {reason}{other}") from None

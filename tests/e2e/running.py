@@ -114,6 +114,10 @@ class Process:
     def terminate(self) -> None:
         self.popen.send_signal(signal.SIGTERM)
 
+    def press_ctrl_c(self) -> None:
+        """As a terminal does: the workers get it too."""
+        os.killpg(self.popen.pid, signal.SIGINT)
+
     def kill(self) -> None:
         """At once, with the workers."""
         os.killpg(self.popen.pid, signal.SIGKILL)

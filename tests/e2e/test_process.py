@@ -136,6 +136,29 @@ def test_sigterm_does_not_wait_for_ever(data_dir: Path, upstream: UpstreamOf) ->
         process.terminate()
         assert process.ended() == 0
         assert 0.8 < time.monotonic() - since < 5
+        assert "Traceback" not in process.err
+    (charge,) = charges_in(data_dir)
+    assert (charge.outcome, charge.estimated) == ("cancelled", True)
+    assert charge.output_tokens > 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_second_ctrl_c_cuts_open_requests_off(data_dir: Path, upstream: UpstreamOf, workers: str) -> None:
+    """In order, too: what was delivered is charged, nothing stays in the journal, and nobody is shown a traceback."""
+    account = made(data_dir, upstream(holds(sse_head(), chunk(delta("One two three four five")))).url)
+    with (
+        serving_process(data_dir, "--workers", workers) as process,
+        OpenRequest(process.address, account.key, STREAM) as client,
+    ):
+        client.read_until(b"five")
+        process.press_ctrl_c()
+        while accepts(process.address):
+            time.sleep(0.01)
+        assert process.popen.poll() is None
+        process.press_ctrl_c()
+        assert process.ended() == 0
+        assert "Waiting for 1 open request to end, for 120 s at most; Ctrl-C cuts them off" in process.err
+        assert "Traceback" not in process.err
     (charge,) = charges_in(data_dir)
     assert (charge.outcome, charge.estimated) == ("cancelled", True)
     assert charge.output_tokens > 0
