@@ -10,6 +10,7 @@ from .secret import Secret
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 CREDENTIALS = re.compile(r"(?![A-Za-z]:[/\\])[^/\\]*:.*@", re.DOTALL)  # but no drive's letter
+ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
 GO_MYSQL_HOST = re.compile(r"@(tcp)?\([^)]*\)/")
 
 
@@ -56,6 +57,15 @@ def networks(text: str) -> tuple[str, ...]:
     parts = listed(text)
     for part in parts:
         ipaddress.ip_network(part, strict=False)
+    return parts
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """As browsers write them, which is what they are compared with (RFC 6454, 6.2): no path and no slash at the end."""
+    parts = listed(text)
+    for part in parts:
+        if part != "*" and not ORIGIN.fullmatch(part):
+            raise ValueError(f"{part!r} is not * and not like https://app.example.com or http://localhost:5173")
     return parts
 
 

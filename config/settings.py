@@ -15,9 +15,9 @@ from .secret import Secret
 from .setting_texts import (
     SECRETS,
     database_url,
-    listed,
     networks,
     number,
+    origins,
     redis_url,
     secret,
     switch,
@@ -98,7 +98,7 @@ class Settings:
         values: dict[str, Any] = {}
         for variable in VARIABLES:
             text = environ.get(variable.name, "").strip()
-            if text:
+            if text and variable.field not in values:  # of several names of one thing the first counts
                 try:
                     values[variable.field] = variable.parse(text)
                 except ValueError as error:
@@ -137,13 +137,19 @@ VARIABLES: tuple[Variable, ...] = (
         "a database URL",
         "postgresql://user:password@host/name, mysql://..., sqlite:////path/file.db. Default: DATA_DIR/tollway.db",
     ),
-    Variable("DATABASE_URL", "database_url", database_url, "a database URL", "The same, under its common name"),
+    Variable(
+        "DATABASE_URL",
+        "database_url",
+        database_url,
+        "a database URL",
+        "The same, under its common name; SQL_DSN goes before it",
+    ),
     Variable(
         "SQLITE_PATH",
         "database_url",
         lambda path: f"sqlite:///{path}",
         "a file",
-        "The SQLite file, if not DATA_DIR/tollway.db",
+        "The SQLite file, if not DATA_DIR/tollway.db; the two above go before it",
     ),
     Variable(
         "LOG_SQL_DSN",
@@ -302,7 +308,7 @@ VARIABLES: tuple[Variable, ...] = (
         "Proxies whose X-Forwarded-For is believed. Default: none",
     ),
     Variable(
-        "CORS_ORIGINS", "cors_origins", listed, "a comma list of origins", "Who may call from a browser. Default: *"
+        "CORS_ORIGINS", "cors_origins", origins, "a comma list of origins", "Who may call from a browser. Default: *"
     ),
     Variable(
         "METRICS_TOKEN", "metrics_token", secret, "a secret", "A bearer token that /metrics then wants. Default: none"

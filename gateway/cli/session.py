@@ -22,8 +22,9 @@ def settings_of(arguments: Namespace) -> Settings:
     try:
         parse(settings.database)
     except Unsupported as error:
-        set_here = [each.name for each in VARIABLES if each.field == "database_url" and os.environ.get(each.name)]
-        raise Unsupported(f"{set_here[-1]}: {error}" if set_here else str(error)) from None
+        names = (each.name for each in VARIABLES if each.field == "database_url")
+        set_here = [name for name in names if os.environ.get(name, "").strip()]
+        raise Unsupported(f"{set_here[0]}: {error}" if set_here else str(error)) from None
     return settings if arguments.data_dir is None else replace(settings, data_dir=Path(arguments.data_dir))
 
 

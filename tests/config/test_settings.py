@@ -89,3 +89,30 @@ def test_another_value_that_cannot_be_used_is_shown(name: str, text: str) -> Non
 def test_an_empty_environment_gives_the_defaults() -> None:
     assert Settings.from_environ({}) == Settings()
     assert Settings.from_environ({variable.name: " " for variable in VARIABLES}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (("SQL_DSN", "DATABASE_URL", "SQLITE_PATH"), "SQL_DSN"),
+        (("DATABASE_URL", "SQLITE_PATH"), "DATABASE_URL"),
+        (("SQL_DSN", "SQLITE_PATH"), "SQL_DSN"),
+    ],
+)
+def test_of_several_databases_the_one_that_is_tollways_own_counts(given: tuple[str, ...], taken: str) -> None:
+    """Another app's DATABASE_URL, or a path left over from before, moves no accounts to another database."""
+    texts = {"SQL_DSN": "sqlite:////sql_dsn", "DATABASE_URL": "sqlite:////database_url", "SQLITE_PATH": "/sqlite_path"}
+    settings = Settings.from_environ({name: texts[name] for name in given})
+    assert settings.database == texts[taken]
+
+
+@pytest.mark.parametrize("text", ["*", "https://a.example", "http://localhost:5173, https://b.example", "null"])
+def test_origins_are_taken_as_browsers_write_them(text: str) -> None:
+    assert Settings.from_environ({"CORS_ORIGINS": text}).cors_origins == tuple(text.split(", "))
+
+
+@pytest.mark.parametrize(
+    "text", ["a.example", "https://a.example/", "https://a.example/app", "https://A.example", "localhost:5173"]
+)
+def test_an_origin_that_no_browser_sends_is_refused(text: str) -> None:
+    assert refusal("CORS_ORIGINS", text).startswith("CORS_ORIGINS must be a comma list of origins, not ")

@@ -145,6 +145,12 @@ def test_it_is_refused_in_one_sentence(case: tuple[Any, ...], status: int, tollw
     assert (ended.status, ended.out) == (status, "")
 
 
+def test_of_several_settings_the_one_that_counts_is_named(tollway: Tollway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQL_DSN", "oracle://host/db")
+    monkeypatch.setenv("DATABASE_URL", "garbage of another app")
+    assert tollway("user", "list").err.startswith("tollway user: the database cannot be used: SQL_DSN: oracle://")
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
