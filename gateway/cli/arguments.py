@@ -33,6 +33,15 @@ class Parser(ArgumentParser):
     def __init__(self, prog: str | None = None, **options: Any) -> None:
         super().__init__(prog, allow_abbrev=False, **options)
 
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]: it is three overloads
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        # argparse would hand them up to the group's parser, which knows no flag that could have been meant.
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
     def error(self, message: str) -> NoReturn:
         if message.endswith("required: ACTION"):
             message = f"an ACTION is missing; see {self.prog} --help"

@@ -202,7 +202,7 @@ def _price(before: Price, arguments: Namespace) -> Price:
     elif "cached_input" in given:
         given["prompt_cache_ratio"] = None
     if not (given or arguments.per_image or arguments.tool):
-        raise PriceError(before.model, "input", "has no price; write 0 for what is free")
+        raise Usage("nothing to set: say what, such as --input")
     if before.tiers or before.periods:
         raise PriceError(before.model, "model", "has tiers or dates: change it in a file, and import that")
     if given.keys() & TIER_FIELDS and not (before.input or before.output):

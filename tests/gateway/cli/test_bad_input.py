@@ -96,7 +96,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "a group option that is no JSON": (("option", "set", "GroupRatio", "{"), "GroupRatio: not JSON"),
     "a price below zero": (("price", "set", "m", "--input", "-1"), "--input"),
     "a price that is no number": (("price", "set", "m", "--input", "cheap"), "--input"),
-    "a price of nothing": (("price", "set", "m"), "no price"),
+    "a price of nothing": (("price", "set", "m"), "nothing to set: say what, such as --input"),
     "a price of a pattern in the middle": (("price", "set", "a*b", "--input", "1", "--output", "1"), "MODEL"),
     "image prices without a default": (("price", "set", "m", "--per-image", "hd=1"), "--per-image"),
     "a ratio below zero": (("group", "set", "vip", "--ratio", "-1"), "--ratio"),
@@ -104,6 +104,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "a port that is none": (("serve", "--port", "65536"), "--port"),
     "a flag of every command, misspelt": (("user", "list", "--jsn"), "did you mean --json?"),
     "a flag of the server, misspelt": (("serve", "--prot", "1"), "did you mean --port?"),
+    "a flag of an action, misspelt": (("user", "create", "--username", "bob", "--qota", "5"), "did you mean --quota?"),
+    "a flag before its action, misspelt": (("user", "--jsn", "list"), "did you mean --json?"),
     "no workers": (("serve", "--workers", "0"), "--workers"),
 }
 
