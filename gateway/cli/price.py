@@ -19,7 +19,7 @@ from .failures import Failure, Usage
 from .output import clean, iso, table, tell, tell_with_warnings
 from .own_prices import effective_prices, own_of
 from .price_files import LONGEST_MODEL, export_prices, import_prices
-from .price_view import MEANINGS, figures, lines, others
+from .price_view import MEANINGS, figures, left_out, lines, others
 from .reprice import add_reprice
 from .session import now_ms, opened_store
 
@@ -31,7 +31,10 @@ def parser() -> Parser:
     listing = command(commands, "list", list_prices, "list your own prices, or all")
     listing.add_argument("--all", action="store_true", help="also the shipped ones that yours do not replace")
     setting = command(
-        commands, "set", set_price, "set your own price of a model; where there is one, change what the flags name"
+        commands,
+        "set",
+        set_price,
+        "set a price of your own, which replaces a shipped one whole; where there is one, change what the flags name",
     )
     setting.add_argument("model", metavar="MODEL", help="the model's name; with a * at its end, all that begin so")
     for field, meaning in MEANINGS.items():
@@ -165,6 +168,9 @@ async def set_price(arguments: Namespace) -> int:
     dearer = price.cached_input is not None and price.cached_input > price.input
     warnings = ["input read from a cache costs more than other input"] if dearer else []
     document = {"model": model, **figures(price)}
+    shipped = PriceBook.builtin().prices.get(model)
+    if model not in own and shipped is not None and (lost := left_out(figures(shipped), document)):
+        warnings.append(f"the shipped price, which yours replaces, also has {', '.join(lost)}")
     return tell_with_warnings(arguments, document, warnings, f"The price of {clean(model)} is set.")
 
 

@@ -72,6 +72,22 @@ def lines(document: Document) -> Iterator[str]:
         yield from (f"  {line}" for line in lines(period))
 
 
+def left_out(shipped: Document, own: Document) -> list[str]:
+    """What a shipped price charges apart and your own in its place does not, as the flags that would say it."""
+    if Decimal(own["input"]) == Decimal(own["output"]) == 0:
+        return []  # another kind of price, such as one per call
+    lost = [
+        f"--{name.replace('_', '-')} {shipped[name]}"
+        for name in MEANINGS
+        if name in shipped and name not in own and not (name == "cached_input" and "prompt_cache_ratio" in own)
+    ]
+    for field, flag in (("per_image", "--per-image"), ("tools", "--tool")):
+        kept: Document = own.get(field, {})
+        lost += [f"{flag} {kind}={usd}" for kind, usd in shipped.get(field, {}).items() if kind not in kept]
+    lost += [f"other prices above {tier['above']} tokens" for tier in shipped.get("tiers", ())]
+    return lost + (["other prices at other times"] if shipped.get("dated") else [])
+
+
 def others(document: Document) -> str:
     """Everything beside input and output, in short."""
     parts = [f"{name} {document[name]}" for name in MEANINGS if name in document and name not in ("input", "output")]

@@ -277,3 +277,25 @@ def test_the_systems_cache_ratio_is_set(done: Done) -> None:
     done("option", "set", "prompt_cache_ratio", "0.5")
     found = {each["name"]: each["value"] for each in done("option", "list")}
     assert found["prompt_cache_ratio"] == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "lost"),
+    [
+        pytest.param("gpt-4o-mini", (), ("--cached-input 0.075", "--tool web_search=10"), id="a cache and tools"),
+        pytest.param("gemini-2.5-pro", (), ("other prices above 200000 tokens",), id="longer prompts"),
+        pytest.param("dall-e-3", (), ("--per-image 1024x1024/hd=",), id="images"),
+        pytest.param("my-model", (), (), id="no shipped price"),
+        pytest.param("whisper-1", ("--per-minute", "0.01"), (), id="all that it had"),
+    ],
+)
+def test_what_a_shipped_price_had_besides_is_warned_of(
+    model: str, flags: tuple[str, ...], lost: tuple[str, ...], done: Done
+) -> None:
+    """It is charged no longer, or as other input: nobody who types two figures would expect that."""
+    first = done("price", "set", model, "--input", 1, "--output", 2, *flags)
+    again = done("price", "set", model, "--input", 3)
+    (warning,) = first["warnings"] or [""]
+    assert all(each in warning for each in lost)
+    assert bool(warning) == bool(lost)
+    assert again["warnings"] == [], "the second time it is no surprise"
