@@ -20,6 +20,7 @@ from ..config.secret import Secret
 from ..config.settings import Settings
 from .secrets_at_rest import SHORTEST_SECRET, Vault
 from .store import Store, StoreError, channels, migrate, options, tokens
+from .store.address import shown
 from .store.sqlite_wal import create_private
 
 SECRET_FILE = "crypto_secret"
@@ -125,7 +126,14 @@ async def open_store(settings: Settings) -> Store:
     await store.connect()
     try:
         if await migrate.needs_upgrade(store):
-            await migrate.upgrade(settings.database)
+            before = await migrate.upgrade(settings.database)
+            if before not in (None, migrate.HEAD):
+                log.warning(
+                    "%s had schema %s and has %s now: an older Tollway no longer starts on it",
+                    shown(store.address),
+                    before,
+                    migrate.HEAD,
+                )
         if store.address.server is not None:
             # Only now: where a server cannot be used, nothing is written anywhere.
             _prepare(settings.data_dir, "")
@@ -181,6 +189,9 @@ def _prepare(data_dir: Path, database: str) -> None:
             raise DataDirError(
                 f"the database {shown_path(database)} cannot be opened for writing: {error.strerror}"
             ) from None
+        # Asked and not tried: to open the file, and close it again, would drop the locks that this process holds on it.
+        if not os.access(database, os.R_OK | os.W_OK):
+            raise DataDirError(f"the database {shown_path(database)} cannot be read and written by this user")
 
 
 def shown_path(path: str) -> str:

@@ -47,9 +47,10 @@ async def needs_upgrade(store: Store) -> bool:
     return _judge(store.address, None if row is None else row["version_num"], names) != HEAD
 
 
-async def upgrade(url: str) -> None:
+async def upgrade(url: str) -> str | None:
     """
-    Bring the database to this version's schema; create a SQLite file if there is none.
+    Bring the database to this version's schema; create a SQLite file if there is none. The revision that it had before,
+    None if it was empty; HEAD where there was nothing to do.
 
     Whole or not at all, except on MySQL: there an upgrade that was cut short is taken up where it stopped. Waits up to
     two minutes for another process that does the same. Raises `Unavailable`, `SchemaTooNew`, `ForeignDatabase`,
@@ -65,11 +66,13 @@ async def upgrade(url: str) -> None:
         try:
             async with _connection(engine, address) as connection:
                 if await connection.run_sync(_current, address) == HEAD:
-                    return
+                    return HEAD
                 await connection.rollback()
                 async with locked(connection, address):
-                    if await connection.run_sync(_current, address) != HEAD:
+                    before = await connection.run_sync(_current, address)
+                    if before != HEAD:
                         await connection.run_sync(lambda bound: command.upgrade(_config(bound), "head"))
+                    return before
         finally:
             await engine.dispose()
 

@@ -1,6 +1,7 @@
 """The data directory: private, made once, and never under a second secret."""
 
 import asyncio
+import os
 import shutil
 import stat
 import subprocess
@@ -9,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
 from tollway.config.channel import Channel, ChannelType
 from tollway.config.secret import Secret
 from tollway.config.settings import Settings
 from tollway.gateway.data_dir import FINGERPRINT, DataDirError, open_data_dir
 from tollway.gateway.secrets_at_rest import Vault
-from tollway.gateway.store import channels, options, tokens, users
+from tollway.gateway.store import channels, migrate, options, tokens, users
 
 pytestmark = pytest.mark.anyio
 
@@ -72,6 +76,40 @@ def test_processes_that_start_at_once_agree_on_one_secret(tmp_path: Path) -> Non
     assert [process.returncode for process in started] == [0] * STARTS_AT_ONCE
     assert len(printed) == 1
     assert sorted(path.name for path in (tmp_path / "data").iterdir() if "secret" in path.name) == ["crypto_secret"]
+
+
+def old_database(path: Path) -> None:
+    """A database as the first version made it."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).with_name("migrations")))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, migrate.REVISIONS[0])
+    engine.dispose()
+
+
+async def test_a_schema_that_is_brought_up_to_date_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any command does it, also one that only shows something, and the older version starts no more."""
+    settings = Settings(data_dir=tmp_path)
+    old_database(tmp_path / "tollway.db")
+    await hash_under(settings)
+    await hash_under(settings)
+    (told,) = caplog.messages
+    assert told.startswith(f"{tmp_path}/tollway.db had schema 0001 and has {migrate.HEAD} now")
+
+
+async def test_a_new_schema_is_nothing_to_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    await hash_under(Settings(data_dir=tmp_path))
+    assert caplog.messages == []
+
+
+async def test_a_file_that_is_another_users_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may do everything
+    with pytest.raises(DataDirError, match=r"data/tollway\.db cannot be read and written by this user"):
+        await hash_under(settings)
 
 
 async def test_the_secret_outlives_the_process(settings: Settings) -> None:
