@@ -10,8 +10,8 @@ from ...config.budget import Budget, BudgetKind, Period, runs_out, span_of
 from ...config.groups import GroupRatios
 from ..store import Store, budgets, options
 from ..store.budgets import BudgetPeriod
-from .arguments import MOST_QUOTA, Parser, command, group, name, whole
-from .failures import Failure
+from .arguments import MOST_QUOTA, Parser, command, group, name, number, whole
+from .failures import Failure, Usage
 from .hours import spent_by_budgets
 from .output import clean, iso, table, tell
 from .session import now_ms, opened_logs, opened_store
@@ -31,7 +31,7 @@ def parser() -> Parser:
     setting = command(
         commands, "set", set_budget, "set one, which counts from now on, or change one, which keeps its count"
     )
-    _add_key(setting)
+    _add_key(setting, required=True)
     setting.add_argument(
         "--amount", type=whole(1, MOST_QUOTA), required=True, metavar="N", help="quota a period; 500000 is a dollar"
     )
@@ -43,18 +43,22 @@ def parser() -> Parser:
         help=f"tell the operator, once a period, when so much of it is used; 0: never. Default: {DEFAULT_SOFT}",
     )
     command(commands, "list", list_budgets, "list the budgets, what is left of each, and until when it lasts")
-    _add_key(command(commands, "delete", delete_budget, "take a budget away"))
+    deleting = command(commands, "delete", delete_budget, "take a budget away")
+    deleting.add_argument(
+        "id", nargs="?", type=number, metavar="ID", help="its id, as `budget list` shows it; or say whose and which"
+    )
+    _add_key(deleting, required=False)
     return parser
 
 
-def _add_key(parser: ArgumentParser) -> None:
+def _add_key(parser: ArgumentParser, *, required: bool) -> None:
     """The flags that tell one budget from all others."""
-    whose = parser.add_mutually_exclusive_group(required=True)
+    whose = parser.add_mutually_exclusive_group(required=required)
     whose.add_argument("--user", type=name, metavar="USER", help="of a user: the name or id")
     whose.add_argument("--token", type=name, metavar="TOKEN", help="of a key: the name or id")
     whose.add_argument("--group", type=name, metavar="GROUP", help="of all requests that this group routes and prices")
     parser.add_argument(
-        "--period", choices=PERIODS, required=True, help="begins anew at midnight, on Monday or on the 1st (UTC)"
+        "--period", choices=PERIODS, required=required, help="begins anew at midnight, on Monday or on the 1st (UTC)"
     )
 
 
@@ -74,13 +78,27 @@ async def set_budget(arguments: Namespace) -> int:
 
 
 async def delete_budget(arguments: Namespace) -> int:
-    period = Period(arguments.period)
+    if arguments.id is None:
+        if arguments.period is None or (arguments.user or arguments.token or arguments.group) is None:
+            raise Usage("say which: its ID, or --period with one of --user, --token and --group")
+    elif any((arguments.user, arguments.token, arguments.group, arguments.period)):
+        raise Usage("argument ID: not allowed with --user, --token, --group or --period")
     async with opened_store(arguments) as store:
-        kind, subject = await _subject(store, arguments)
+        kind, subject, period = await _key(store, arguments)
         if not await budgets.remove(store, kind, subject, period, now_ms=now_ms()):
             raise Failure(f"{kind} {subject} has no {period} budget")
     document = {"kind": kind, "subject": subject, "period": period, "status": "deleted"}
     return tell(arguments, document, f"The {period} budget of {kind} {subject} is deleted.")
+
+
+async def _key(store: Store, arguments: Namespace) -> tuple[BudgetKind, str, Period]:
+    """Which budget is meant. Raises `Failure` for none."""
+    if arguments.id is None:
+        return *await _subject(store, arguments), Period(arguments.period)
+    for each in await budgets.list_all(store):
+        if each.id == arguments.id:
+            return each.kind, each.subject, each.period
+    raise Failure(f"the budget {arguments.id} does not exist")
 
 
 async def _subject(store: Store, arguments: Namespace) -> tuple[BudgetKind, str]:

@@ -68,6 +68,22 @@ def test_a_budget_is_set_listed_and_deleted(done: Done, tollway: Tollway, ada: i
     assert [each["amount"] for each in done("budget", "list")] == [7, 10**15]
 
 
+def test_a_budget_is_deleted_by_the_id_that_the_list_shows(tollway: Tollway, done: Done, ada: int) -> None:
+    daily = done("budget", "set", "--user", "ada", "--period", "daily", "--amount", 5)["id"]
+    monthly = done("budget", "set", "--user", "ada", "--period", "monthly", "--amount", 50)["id"]
+    assert done("budget", "delete", daily)["status"] == "deleted"
+    assert [each["id"] for each in done("budget", "list")] == [monthly]
+    again = tollway("budget", "delete", daily)
+    assert (again.status, again.err) == (1, f"tollway budget: the budget {daily} does not exist\n")
+
+
+@pytest.mark.parametrize("argv", [(), ("--user", "ada"), ("--period", "daily"), ("1", "--period", "daily")])
+def test_a_budget_that_is_half_named_is_not_deleted(argv: tuple[str, ...], tollway: Tollway, ada: int) -> None:
+    ended = tollway("budget", "delete", *argv)
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert "ID" in ended.err
+
+
 def test_no_budgets_are_no_table(tollway: Tollway, ada: int) -> None:
     assert tollway("budget", "list").out == "There are no budgets.\n"
 
