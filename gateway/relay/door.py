@@ -8,6 +8,9 @@ from ...adapters.errors import MethodNotAllowed, NotFound
 from ...adapters.operations import operation_at
 from ...middleware.paths import operation_of, route_path
 
+NOT_SERVED_YET = frozenset({"responses", "files", "batches", "realtime"})
+"""First parts of paths that clients of OpenAI may well ask for, and that the README says are missing."""
+
 
 class RelayDoor:
     """
@@ -35,11 +38,15 @@ class RelayDoor:
 
 
 def _hint(scope: Scope) -> str:
-    """For the base URL that lacks its end, which is the commonest mistake of all."""
+    """For a base URL that lacks its end, the commonest mistake of all, or has it twice; and for what is missing."""
     path = route_path(scope)
-    if operation_at(f"/v1{path}") is None:
-        return ""
-    return f": the base URL must end in {scope['path'].removesuffix(path)}/v1"
+    if operation_at(f"/v1{path}") or operation_at(path.removeprefix("/v1")):
+        once = " once" if path.startswith("/v1/v1/") else ""
+        return f": the base URL must end in {scope['path'].removesuffix(path)}/v1{once}"
+    part = path.removeprefix("/v1/").partition("/")[0]
+    if part in NOT_SERVED_YET:
+        return f": {part} {'is' if part == 'realtime' else 'are'} not served yet"
+    return ""
 
 
 class Dispatch:

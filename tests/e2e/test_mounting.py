@@ -148,6 +148,11 @@ def test_pages_and_errors_at_the_prefix(mounted: Mounted) -> None:
     assert unknown.error["message"] == f"Unknown URL: POST {prefix}/v1/nothing"
     short = ask(mounted.address, f"{prefix}/chat/completions", "sk-x", CHAT)
     assert short.error["message"].endswith(f"POST {prefix}/chat/completions: the base URL must end in {prefix}/v1")
+    twice = ask(mounted.address, f"{prefix}/v1/v1/chat/completions", "sk-x", CHAT)
+    assert twice.error["message"].endswith(f": the base URL must end in {prefix}/v1 once")
+    for path in ("responses", "files/file-1/content", "batches"):
+        missing = ask(mounted.address, f"{prefix}/v1/{path}", "sk-x")
+        assert missing.error["message"].endswith(f"/v1/{path}: {path.split('/')[0]} are not served yet")
     assert ask(mounted.address, f"{prefix}/v1/models", "sk-x").error["code"] == "invalid_api_key"
 
 
