@@ -85,7 +85,8 @@ async def create(arguments: Namespace) -> int:
                 now_ms=now_ms(),
             )
         except Conflict:
-            raise Failure(f"the username {arguments.username!r} is taken") from None
+            by = "" if await users.by_name(store, arguments.username) else " by a user who was deleted"
+            raise Failure(f"the username {arguments.username!r} is taken{by}") from None
         warnings = await _unserved(store, arguments.group)
     return tell_with_warnings(arguments, {"id": user_id}, warnings, f"User {arguments.username} has the id {user_id}.")
 
