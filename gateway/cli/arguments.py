@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import signal
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Coroutine, Iterable
@@ -221,11 +222,17 @@ def secret_from_stdin(prompt: str) -> str:
 
     Secrets come this way because arguments are seen by every user of the machine.
     """
-    if sys.stdin.isatty():
-        import getpass
-
-        return getpass.getpass(f"{prompt}: ")
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        # The event loop's handler only asks its task to end, which waits here and would have to be interrupted twice.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        if sys.stdin.isatty():
+            import getpass
+
+            return getpass.getpass(f"{prompt}: ")
         return sys.stdin.read().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise Usage(f"the {prompt.lower()} on standard input must be UTF-8 text") from None
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,5 +1,6 @@
 """The commands, the manual page over them, and the one place where a failure becomes a sentence and a status."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -150,6 +151,9 @@ def _perform(command: Command, argv: list[str]) -> int:
     except SystemExit as ended:  # argparse, after it has printed a command's help
         return ended.code if isinstance(ended.code, int) else 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _drop_stdout()
+            return _refuse(f"tollway {command.name}", Failure("there is no space left to write to"))
         failure = explained(error)
         if failure is None:
             raise
@@ -171,5 +175,5 @@ def _print(text: str) -> int:
 
 
 def _drop_stdout() -> None:
-    """The reader has gone (`tollway logs | head`): what is still buffered must not fail once more at exit."""
+    """The reader has gone (`tollway logs | head`), or the disk is full: what is left must not fail again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -169,3 +169,42 @@ def test_a_reader_that_leaves_early_is_no_failure(tmp_path: Path) -> None:
         ["bash", "-c", f"set -o pipefail; {command} | true"], cwd=tmp_path, capture_output=True, text=True
     )
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_ctrl_c_at_a_prompt_is_taken_at_once(tmp_path: Path) -> None:
+    # Also where the tests themselves run with the signal ignored, as shells start what runs in the background.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += "from tollway.gateway.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    argv = ("user", "create", "--username", "ann", "--password-stdin", "--data-dir", "d")
+    terminal, given = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *argv],
+        cwd=tmp_path,
+        stdin=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stderr is not None
+        said = b""
+        while b"Password: " not in said:
+            said += process.stderr.read(1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=WITHIN_S)
+        assert (process.returncode, out, b"Traceback" in err) == (130, b"", False)
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(terminal)
+        os.close(given)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_output_that_finds_no_space_is_a_sentence(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        once("db", "upgrade", cwd=tmp_path)
+        ended = subprocess.run(
+            [*TOLLWAY, "price", "export"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (ended.returncode, ended.stderr) == (1, "tollway price: there is no space left to write to\n")
