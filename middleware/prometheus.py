@@ -30,7 +30,9 @@ class PrometheusMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        operation = operation_of(scope)  # now: an app inside that mounts its own changes the scope
+        # Now: an app inside that mounts its own changes the scope. A browser's question whether it may ask is no use of
+        # the operation, and would look like a fast success.
+        operation = None if scope["method"] == "OPTIONS" else operation_of(scope)
         clock = self.clock
         started = clock()
         status = CLIENT_GONE

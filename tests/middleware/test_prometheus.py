@@ -100,6 +100,12 @@ async def test_paths_are_counted_by_operation(path: str, operation: str, dialect
     assert counted.requests == [BARE | {"operation": operation, "dialect": dialect}]
 
 
+async def test_what_a_browser_asks_before_its_request_is_no_use_of_the_operation() -> None:
+    counted = Counted()
+    await counted.ask(scope_of(method="OPTIONS"))
+    assert counted.requests == [BARE | {"operation": "other", "dialect": ""}]
+
+
 async def test_paths_that_somebody_makes_up_do_not_become_labels() -> None:
     counted = Counted()
     for number in range(100):
