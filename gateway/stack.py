@@ -26,7 +26,13 @@ from .cors import CorsWhenAsked
 from .relay.door import Dispatch, RelayDoor
 from .snapshot import Snapshot
 
-EXPOSED = ("x-request-id", "x-tollway-cost", "x-tollway-attempts", "x-tollway-overhead-ms", "retry-after")
+EXPOSED = (
+    "x-request-id",
+    "retry-after",
+    *(f"x-tollway-{name}" for name in ("attempts", "channel", "cost", "overhead-ms")),
+    *(f"x-ratelimit-{name}-{what}" for name in ("limit", "remaining", "reset") for what in ("requests", "tokens")),
+)
+"""Headers that a script on a web page may read."""
 
 
 @dataclass(frozen=True, slots=True)

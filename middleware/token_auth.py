@@ -18,7 +18,8 @@ SUBPROTOCOL = b"openai-insecure-api-key."
 
 class TokenAuthMiddleware:
     """
-    Find out who calls, and refuse a key that may not. Writes `principal`.
+    Find out who calls, and refuse a key that may not. Writes `principal`, also for a known key that is refused: what is
+    inside sees only those that are not.
 
     The key is read from `Authorization: Bearer`, `x-api-key`, `x-goog-api-key` or the WebSocket subprotocol
     `openai-insecure-api-key.<key>`; not from the query, which proxies write into their logs.
@@ -62,8 +63,9 @@ class TokenAuthMiddleware:
             principal = self.tokens.find(key)
         if principal is None:
             raise Unauthenticated("This API key is not known.", headers=((b"www-authenticate", b"Bearer"),))
-        check(principal, address_of(scope), self.clock())
+        # Before it is judged: whoever logs a refusal can say whose key it was, such as one used from a strange address.
         state_of(scope).principal = principal
+        check(principal, address_of(scope), self.clock())
         await self.app(scope, receive, send)
 
 

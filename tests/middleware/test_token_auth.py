@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from tollway.adapters.errors import GatewayError
+from tollway.middleware.access_log import AccessLogMiddleware, Line
+from tollway.middleware.error_envelope import ErrorEnvelopeMiddleware
 from tollway.middleware.memory import MemoryTokens
 from tollway.middleware.state import Principal, state_of
 from tollway.middleware.token_auth import TokenAuthMiddleware, is_inside
@@ -28,19 +30,21 @@ async def who(*headers: tuple[bytes, bytes], kind: str = "http") -> Principal | 
     return state_of(scope).principal
 
 
-async def refused(scope: Message, tokens: MemoryTokens = TOKENS, **given: Any) -> GatewayError:
+async def refused(
+    scope: Message, tokens: MemoryTokens = TOKENS, *, whose: Principal | None = None, **given: Any
+) -> GatewayError:
     """The refusal of a request, which has neither been let in nor answered by the layer itself."""
     inside, client = Inside(), Client()
     with pytest.raises(GatewayError) as caught:
         await call(TokenAuthMiddleware(inside, tokens=tokens, **given), scope, client)
     assert (inside.calls, client.sent, client.received) == (0, [], 0)
-    assert state_of(scope).principal is None
+    assert state_of(scope).principal is whose
     return caught.value
 
 
 async def refused_as(principal: Principal, address: str = "192.0.2.7", now: float = 1000.0) -> GatewayError:
     scope = scope_of(CHAT.path, (b"authorization", b"Bearer sk-carol")) | {"client": (address, 4711)}
-    return await refused(scope, MemoryTokens({"sk-carol": principal}), clock=Clock(now))
+    return await refused(scope, MemoryTokens({"sk-carol": principal}), whose=principal, clock=Clock(now))
 
 
 async def let_in(principal: Principal, address: str = "192.0.2.7", now: float = 1000.0) -> bool:
@@ -193,8 +197,18 @@ async def test_networks(address: str, network: str, inside: bool) -> None:
 
 async def test_a_server_that_does_not_know_the_address_lets_no_bound_key_in() -> None:
     scope = scope_of(CHAT.path, (b"authorization", b"Bearer sk-carol")) | {"client": None}
-    failure = await refused(scope, MemoryTokens({"sk-carol": replace(ALICE, networks=("0.0.0.0/0",))}))
+    carol = replace(ALICE, networks=("0.0.0.0/0",))
+    failure = await refused(scope, MemoryTokens({"sk-carol": carol}), whose=carol)
     assert failure.code == "ip_not_allowed"
+
+
+async def test_the_access_log_names_a_key_that_is_refused() -> None:
+    lines: list[Line] = []
+    auth = TokenAuthMiddleware(Inside(), tokens=MemoryTokens({"sk-carol": replace(BOB, networks=("10.0.0.0/8",))}))
+    app = AccessLogMiddleware(ErrorEnvelopeMiddleware(auth), write=lines.append)
+    await call(app, scope_of(CHAT.path, (b"authorization", b"Bearer sk-carol")) | {"client": ("192.0.2.7", 4711)})
+    (line,) = lines
+    assert (line.status, line.error_code, line.user_id, line.token_id) == (403, "ip_not_allowed", 2, 2)
 
 
 async def test_a_websocket_without_a_key_is_refused_too() -> None:
