@@ -62,8 +62,7 @@ def _is_as(shipped: Price, price: Price | None) -> bool:
 
 async def _put(transaction: Transaction, rows: Mapping[str, str], ratios: Mapping[str, str]) -> None:
     moment = now_ms()
-    for model, row in rows.items():
-        await prices.put(transaction, model, row, now_ms=moment)
+    await prices.put_many(transaction, rows, now_ms=moment)
     if ratios:
         await options.set_many(transaction, ratios, now_ms=moment)
 

@@ -76,6 +76,10 @@ class Engine(Protocol):
         """The same, but where a row has the primary key of one of them, what is no key is added to it."""
         ...
 
+    async def replace(self, raw: Any, table: Table, columns: Columns, rows: Rows) -> None:
+        """The same, but where a row has the primary key of one of them, what is no key is replaced."""
+        ...
+
 
 def insert_into(table: Table, _: Columns) -> Insert:
     """The INSERT that fails where a row is there already."""

@@ -179,6 +179,7 @@ class MysqlEngine:
         self._server = server
         dialect: CompilerDialect = pymysql.dialect(paramstyle="format")
         self._plain, self._adding = Inserts(dialect, insert_into), Inserts(dialect, _adding)
+        self._replacing = Inserts(dialect, _replacing)
 
     def open(self) -> Database:
         return _Database("mysql:///", server=self._server)
@@ -196,11 +197,7 @@ class MysqlEngine:
         await raw.rollback()
 
     def upsert(self, table: Table, row: Row) -> Insert:
-        # Unlike the others, this engine does not ask which key was taken. Tables that are upserted have one.
-        key = [column.name for column in table.primary_key]
-        statement = mysql.insert(table).values(**row)
-        rest = {name: statement.inserted[name] for name in row if name not in key}
-        return statement.on_duplicate_key_update(rest or {key[0]: table.c[key[0]]})
+        return _replacing(table, tuple(row)).values(**row)
 
     async def bulk(self, raw: Raw, table: Table, columns: Columns, rows: Rows) -> None:
         async with raw.cursor() as cursor:
@@ -209,6 +206,18 @@ class MysqlEngine:
     async def add_up(self, raw: Raw, table: Table, columns: Columns, rows: Rows) -> None:
         async with raw.cursor() as cursor:
             await cursor.executemany(*self._adding.of(table, columns, rows))
+
+    async def replace(self, raw: Raw, table: Table, columns: Columns, rows: Rows) -> None:
+        async with raw.cursor() as cursor:
+            await cursor.executemany(*self._replacing.of(table, columns, rows))
+
+
+def _replacing(table: Table, columns: Columns) -> mysql.Insert:
+    # Unlike the others, this engine does not ask which key was taken. Tables that are upserted have one.
+    key = [column.name for column in table.primary_key]
+    statement = mysql.insert(table)
+    rest = {name: statement.inserted[name] for name in columns if name not in key}
+    return statement.on_duplicate_key_update(rest or {key[0]: table.c[key[0]]})
 
 
 def _adding(table: Table, columns: Columns) -> Insert:

@@ -151,7 +151,8 @@ class PostgresqlEngine:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._adding = Inserts(asyncpg_dialect.dialect(), _adding)
+        dialect = asyncpg_dialect.dialect()
+        self._adding, self._replacing = Inserts(dialect, _adding), Inserts(dialect, _replacing)
 
     def open(self) -> Database:
         return _Database("postgresql:///", server=self._server)
@@ -176,17 +177,24 @@ class PostgresqlEngine:
             await raw.execute("ROLLBACK")
 
     def upsert(self, table: Table, row: Row) -> Insert:
-        key = [column.name for column in table.primary_key]
-        statement = postgresql.insert(table).values(**row)
-        if rest := {name: statement.excluded[name] for name in row if name not in key}:
-            return statement.on_conflict_do_update(index_elements=key, set_=rest)
-        return statement.on_conflict_do_nothing(index_elements=key)
+        return _replacing(table, tuple(row)).values(**row)
 
     async def bulk(self, raw: Raw, table: Table, columns: Columns, rows: Rows) -> None:
         await raw.copy_records_to_table(table.name, records=rows, columns=columns)
 
     async def add_up(self, raw: Raw, table: Table, columns: Columns, rows: Rows) -> None:
         await raw.executemany(*self._adding.of(table, columns, rows))
+
+    async def replace(self, raw: Raw, table: Table, columns: Columns, rows: Rows) -> None:
+        await raw.executemany(*self._replacing.of(table, columns, rows))
+
+
+def _replacing(table: Table, columns: Columns) -> postgresql.Insert:
+    key = [column.name for column in table.primary_key]
+    statement = postgresql.insert(table)
+    if rest := {name: statement.excluded[name] for name in columns if name not in key}:
+        return statement.on_conflict_do_update(index_elements=key, set_=rest)
+    return statement.on_conflict_do_nothing(index_elements=key)
 
 
 def _adding(table: Table, columns: Columns) -> Insert:

@@ -32,6 +32,7 @@ class SqliteEngine:
         self._address = address
         dialect: CompilerDialect = sqlite.dialect(paramstyle="qmark")
         self._plain, self._adding = Inserts(dialect, insert_into), Inserts(dialect, _adding)
+        self._replacing = Inserts(dialect, _replacing)
 
     def open(self) -> Database:
         address = self._address
@@ -50,11 +51,7 @@ class SqliteEngine:
         await raw.rollback()
 
     def upsert(self, table: Table, row: Row) -> Insert:
-        key = [column.name for column in table.primary_key]
-        statement = sqlite.insert(table).values(**row)
-        if rest := {name: statement.excluded[name] for name in row if name not in key}:
-            return statement.on_conflict_do_update(index_elements=key, set_=rest)
-        return statement.on_conflict_do_nothing(index_elements=key)
+        return _replacing(table, tuple(row)).values(**row)
 
     async def bulk(self, raw: WalConnection, table: Table, columns: Columns, rows: Rows) -> None:
         async with raw.executemany(*self._plain.of(table, columns, rows)):
@@ -63,6 +60,18 @@ class SqliteEngine:
     async def add_up(self, raw: WalConnection, table: Table, columns: Columns, rows: Rows) -> None:
         async with raw.executemany(*self._adding.of(table, columns, rows)):
             pass
+
+    async def replace(self, raw: WalConnection, table: Table, columns: Columns, rows: Rows) -> None:
+        async with raw.executemany(*self._replacing.of(table, columns, rows)):
+            pass
+
+
+def _replacing(table: Table, columns: Columns) -> sqlite.Insert:
+    key = [column.name for column in table.primary_key]
+    statement = sqlite.insert(table)
+    if rest := {name: statement.excluded[name] for name in columns if name not in key}:
+        return statement.on_conflict_do_update(index_elements=key, set_=rest)
+    return statement.on_conflict_do_nothing(index_elements=key)
 
 
 def _adding(table: Table, columns: Columns) -> Insert:

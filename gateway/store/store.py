@@ -98,6 +98,13 @@ class Transaction:
                 async with self._turn:
                     await self._engine.add_up(self._open().raw_connection, table, columns, rows)
 
+    async def replace(self, table: Table, columns: Columns, rows: Rows) -> None:
+        """As `bulk`, but where a row has the primary key of one of them, the table's only key, it is replaced."""
+        if rows:
+            with translated(self._engine.meaning):
+                async with self._turn:
+                    await self._engine.replace(self._open().raw_connection, table, columns, rows)
+
     async def run(self, work: "Callable[[Transaction], Awaitable[T]]") -> T:
         """Run `work` as a part of this transaction."""
         return await work(self)

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tollway.config.options import Options
 from tollway.config.price_book import PriceBook
+from tollway.config.pricing import Price
 from tollway.gateway.cli.arguments import Parser
 from tollway.gateway.cli.channel_flags import add_flags, edits
 from tollway.gateway.cli.failures import Usage
-from tollway.gateway.store import prices
+from tollway.gateway.data_dir import DataDir
+from tollway.gateway.snapshot import Snapshot
+from tollway.gateway.store import changes, prices
 
 D = Decimal
 Done = Callable[..., Any]
@@ -55,6 +59,19 @@ def test_ratios_are_taken_over(done: Done, tollway: Tollway, in_store: InStore) 
     assert (book.prices["gpt-4o"].cached_input, book.prices["painter"].per_call) == (D("1.25"), D("0.04"))
     groups = {each["name"]: each["value"] for each in done("option", "list")}["GroupRatio"]
     assert json.loads(groups) == {"default": 1, "vip": 0.8}
+
+
+def test_servers_take_a_thousand_prices_over_at_one_look(tollway: Tollway, in_store: InStore) -> None:
+    many = json.dumps({"ModelRatio": {f"m{i}": 1 + i for i in range(1100)}})
+    assert tollway("price", "import", "-", stdin=many).status == 0
+
+    async def after_one_look(opened: DataDir) -> Price | None:
+        watching = Snapshot(opened.store, opened.vault, defaults=Options())
+        await watching.poll()
+        assert await changes.since(opened.store, 0, limit=2) == await changes.since(opened.store, 0)
+        return watching.prices.price_for("m1099", "m1099")
+
+    assert in_store(after_one_look).input == D(2200)
 
 
 def test_what_was_taken_over_is_given_away_again(tollway: Tollway, tmp_path: Path) -> None:

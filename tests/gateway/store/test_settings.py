@@ -41,6 +41,18 @@ async def test_prices_are_put_and_deleted(store: Store) -> None:
     assert [change.kind for change in await changes.since(store, 0)] == ["price"] * 3
 
 
+async def test_many_prices_are_one_change(store: Store) -> None:
+    await prices.put(store, "m7", "{}", now_ms=1)
+    texts = {f"m{i}": f"price {i}" for i in range(1500)}
+    await prices.put_many(store, texts, now_ms=2)
+    await prices.put_many(store, {}, now_ms=3)
+    assert {row.model: row.price for row in await prices.list_all(store)} == texts
+    assert {row.updated_at for row in await prices.list_all(store)} == {2}
+    # What a process takes over at one look has a limit, so that many changes would reach it late.
+    noted = await changes.since(store, 0)
+    assert [(change.kind, change.created_at) for change in noted] == [("price", 1), ("price", 2)]
+
+
 @pytest.mark.parametrize("engine_name", ["postgresql-local"], indirect=True)
 async def test_names_are_in_one_order_whatever_the_language_of_the_database(store: Store) -> None:
     for column in ("prices ALTER model", "groups ALTER name"):

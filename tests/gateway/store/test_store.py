@@ -115,7 +115,8 @@ async def test_names_that_differ_at_all_are_different(store: Store, names: tuple
 )
 async def test_a_text_is_a_text_whatever_it_holds(store: Store, text: str) -> None:
     await store.upsert(options, {"key": text, "value": text})
-    await store.bulk(options, ("key", "value"), [(text + "2", text)])
+    await store.bulk(options, ("key", "value"), [(text + "2", "old")])
+    await store.run(lambda transaction: transaction.replace(options, ("value", "key"), [(text, text + "2")]))
     assert await store.one(select(options).where(options.c.key == text)) == {"key": text, "value": text}
     assert await store.one(select(options).where(options.c.key == text + "2")) == {"key": text + "2", "value": text}
 
@@ -330,6 +331,15 @@ async def test_bulk_inserts_all_or_none(store: Store) -> None:
     with pytest.raises(Conflict):
         await store.bulk(options, columns, [("new", "1"), rows[0]])
     assert len(await store.all(select(options))) == 1000
+
+
+async def test_many_rows_replace_those_that_are_there(store: Store) -> None:
+    await store.bulk(options, ("key", "value"), [(f"k{i}", "old") for i in range(0, 1000, 2)])
+    rows = [(f"k{i}", str(i)) for i in range(1, 1000)]
+    await store.run(lambda transaction: transaction.replace(options, ("key", "value"), rows))
+    await store.run(lambda transaction: transaction.replace(options, ("key", "value"), []))
+    found = {row["key"]: row["value"] for row in await store.all(select(options))}
+    assert found == {"k0": "old", **dict(rows)}
 
 
 async def test_bulk_is_a_part_of_its_transaction(store: Store) -> None:
