@@ -14,6 +14,7 @@ GatewayError                     anything a client is told
     UnsupportedMediaType 415
     RateLimited 429
     HeadTooLarge 431             request line and headers are too large to be read
+    UnknownTransferCoding 501    the body is coded for its transfer in a way that is not read here
   ServerError                    ours to answer for
     NoHealthyChannel 503
     Unavailable 503              stopping, or a store is gone
@@ -129,6 +130,12 @@ class HeadTooLarge(ClientError):
     """431 (RFC 6585): the request line and the headers are larger than the limit; they were not read to their end."""
 
     status, code = 431, "request_header_too_large"
+
+
+class UnknownTransferCoding(ClientError):
+    """501 (RFC 9112, 6.1): the body is in a transfer coding besides `chunked`; where it ends is not relied upon."""
+
+    status, code = 501, "unsupported_transfer_coding"
 
 
 class ServerError(GatewayError):

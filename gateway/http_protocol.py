@@ -1,6 +1,6 @@
 """
-uvicorn's HTTP/1.1 protocol with the bounds it lacks: on a head's size, on the time it may take, and on what may follow;
-and without the timer that it sets for each request.
+uvicorn's HTTP/1.1 protocol with the bounds it lacks: on a head's size, on the time it may take, on how its body may be
+coded, and on what may follow; and without the timer that it sets for each request.
 
 Nothing of this waits for a key: whoever can connect can send a head.
 """
@@ -15,7 +15,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ..adapters.envelope import error_answer
-from ..adapters.errors import BadRequest, ClientError, HeadTooLarge
+from ..adapters.errors import BadRequest, ClientError, HeadTooLarge, UnknownTransferCoding
 from ..middleware.request_id import RequestIds
 from .http_cycle import Cycle
 
@@ -135,11 +135,14 @@ class HttpProtocol(HttpToolsProtocol):
             self._kept_alive = False
             self.due = inf
         self._unanswered += len(data)
+        upgrade = None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:
             return self._refuse(_reason(error))
-        except httptools.HttpParserUpgrade as upgrade:
+        except httptools.HttpParserUpgrade as found:
+            upgrade = found  # gone on with below: what is raised in here would hide the reason of a refusal
+        if upgrade is not None:
             if self._upgrades_to_websocket():
                 self._sweep.connections.discard(self)
                 return self.handle_websocket_upgrade()
@@ -164,6 +167,10 @@ class HttpProtocol(HttpToolsProtocol):
             self.scope["http_version"] = version
         if parser.should_upgrade():
             return  # the parser stops here, and `data_received` goes on
+        for name, _ in self.headers:
+            if name == b"transfer-encoding":
+                self._check_transfer_codings()
+                break
         self._name_target()
         self._begin(version != "1.0" and not self._last and parser.should_keep_alive())
         # The list is the app's now, and trailers are no headers (RFC 9110, 6.5.1): they come from behind whatever has
@@ -195,6 +202,23 @@ class HttpProtocol(HttpToolsProtocol):
         scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
         scope["raw_path"] = self.root_path.encode("ascii") + url.path
         scope["query_string"] = url.query or b""
+
+    def _check_transfer_codings(self) -> None:
+        """
+        That there is only `chunked`. The parser looks for nothing but that it is the last one, so that the app would
+        get compressed bytes, or a body that another server on the way has cut elsewhere.
+        """
+        lines = [value for name, value in self.headers if name == b"transfer-encoding"]
+        codings = [coding.strip().lower() for coding in b",".join(lines).split(b",")]
+        if codings == [b"chunked"]:
+            return
+        if codings[-1] != b"chunked" or b"chunked" in codings[:-1]:
+            # RFC 9112 (6.3): the end of such a body cannot be told.
+            raise BadRequest("Transfer-Encoding must be chunked, once.", code="invalid_http")
+        raise UnknownTransferCoding(
+            "Transfer-Encoding may be nothing but chunked here.",
+            headers=((b"x-should-retry", b"false"),),  # OpenAI's clients send again what gets a 5xx
+        )
 
     def _begin(self, keep_alive: bool) -> None:
         """Start the app, or let it wait until the requests before this one are answered."""
