@@ -40,7 +40,7 @@ def parser() -> Parser:
     top_up = command(commands, "quota", add_quota, "add to a user's balance, or take from it")
     add_which(top_up, "user")
     top_up.add_argument(
-        "--add", type=whole(-MOST_QUOTA, MOST_QUOTA), required=True, metavar="N", help="500000 is a dollar; may be < 0"
+        "--add", type=whole(-MOST_QUOTA, MOST_QUOTA), required=True, metavar="N", help="500000 is a dollar; < 0 takes"
     )
     password = command(commands, "password", set_password, "set a user's password")
     add_which(password, "user")
@@ -115,8 +115,10 @@ async def add_quota(arguments: Namespace) -> int:
         balance = await users.add_quota(store, user.id, arguments.add, now_ms=now_ms())
     if balance is None:
         raise unknown("user", user.username)
+    # Not refused: who was paid back what is spent already does owe it, and a charge may do the same.
+    owes = f"{user.username} owes {dollars(-balance)}: what costs anything is refused until more than that is added"
     text = f"{user.username} has {dollars(balance)} left."
-    return tell(arguments, {"id": user.id, "quota": balance}, text)
+    return tell_with_warnings(arguments, {"id": user.id, "quota": balance}, [owes] if balance < 0 else [], text)
 
 
 async def set_password(arguments: Namespace) -> int:

@@ -44,8 +44,22 @@ def test_a_user_without_a_password_lets_nobody_in(done: Done, in_store: InStore)
 
 def test_a_balance_is_topped_up_and_taken_from(done: Done) -> None:
     done("user", "create", "--username", "ann", "--quota", 10)
-    assert done("user", "quota", "--username", "ann", "--add", 500_000) == {"id": 1, "quota": 500_010}
-    assert done("user", "quota", "--username", "ann", "--add", -10) == {"id": 1, "quota": 500_000}
+    whole = {"id": 1, "warnings": []}
+    assert done("user", "quota", "--username", "ann", "--add", 500_000) == whole | {"quota": 500_010}
+    assert done("user", "quota", "--username", "ann", "--add", -500_010) == whole | {"quota": 0}
+
+
+def test_a_balance_below_zero_is_warned_of(done: Done, tollway: Tollway) -> None:
+    done("user", "create", "--username", "ann", "--quota", 10)
+    ended = tollway("user", "quota", "ann", "--add", -250_010)
+    assert (ended.status, ended.out) == (0, "ann has -$0.50 left.\n")
+    assert ended.err == (
+        "tollway: warning: ann owes $0.50: what costs anything is refused until more than that is added\n"
+    )
+    # Who adds too little learns it too.
+    document = done("user", "quota", "ann", "--add", 1)
+    assert document["quota"] == -249_999
+    assert ["owes $0.499998" in warning for warning in document["warnings"]] == [True]
 
 
 def test_users_are_listed_without_their_password(done: Done) -> None:
