@@ -6,7 +6,8 @@ from dataclasses import fields
 from typing import Any, cast
 
 from ...config.amounts import dollars
-from ..store import Store, corrections, hourly, logs
+from ...config.options import Options
+from ..store import Store, corrections, hourly, logs, options
 from ..store.names import Kind
 from ..store.records import LogRow, LogType
 from .arguments import Commands, Parser, command, finish, moment, name, number, on_loop, text, whole
@@ -43,7 +44,12 @@ def parser() -> Parser:
     )
     finish(parser, on_loop(show))
     commands = cast("Commands", parser.add_subparsers(dest="action", metavar="ACTION"))
-    rebuild = command(commands, "rebuild-hours", rebuild_hours, "make the hourly sums again from the log rows")
+    rebuild = command(
+        commands,
+        "rebuild-hours",
+        rebuild_hours,
+        "make the hourly sums again from the log rows, but for hours of which rows may be gone",
+    )
     rebuild.add_argument("--since", type=since, default=0, metavar="TIME", help="from the hour of this time on")
     rebuild.add_argument("--until", type=since, metavar="TIME", help="up to this time")
     return parser
@@ -93,10 +99,13 @@ async def rebuild_hours(arguments: Namespace) -> int:
     """Hours whose rows may be gone stay as they are: they cannot be made again."""
     hours = wrong_hours = wrong_sums = 0
     async with opened_store(arguments) as store, opened_logs(arguments, store) as log_store:
-        first = await hourly.first_whole_hour(log_store)
+        days = Options.parse(await options.list_all(store)).log_retention_days
+        kept_from = hourly.kept_from(days, now_ms())
+        begins = await hourly.next_hour(log_store, 0)
+        first = await hourly.first_whole_hour(log_store, kept_from)
         hour = first and await hourly.next_hour(log_store, max(first, hourly.hour_of(arguments.since)))
         while hour is not None and (arguments.until is None or hour < arguments.until):
-            wrong = await hourly.rebuild(log_store, hour)
+            wrong = await hourly.rebuild(log_store, hour, kept_from)
             hours, wrong_hours, wrong_sums = hours + 1, wrong_hours + bool(wrong), wrong_sums + wrong
             hour = await hourly.next_hour(log_store, hour + hourly.HOUR_MS)
     document = {"first_hour": iso(first), "hours": hours, "wrong_hours": wrong_hours, "wrong_sums": wrong_sums}
@@ -104,7 +113,9 @@ async def rebuild_hours(arguments: Namespace) -> int:
         return tell(arguments, document, "There are no log rows: nothing was made again.")
     lines = f"{hours} hours were compared with their rows: {wrong_sums} sums in {wrong_hours} hours were wrong"
     lines += ", and are right now." if wrong_sums else "."
-    return tell(arguments, document, f"{lines} Hours before {iso(first)} stay: some of their rows may be gone.")
+    if begins is not None and begins < first:
+        lines += f" Hours before {iso(first)} stay: some of their rows may be gone."
+    return tell(arguments, document, lines)
 
 
 def _document(row: LogRow) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..store import Store, audits, charges, corrections, leases
+from ...config.options import Options
+from ..store import Store, audits, charges, corrections, hourly, leases, options
 from ..store.audits import Imbalance
 from ..store.records import ChargeRecord
 from .journal import HolderState, inspect, settles_after
@@ -39,7 +40,9 @@ async def audit(store: Store, log_store: Store | None, journal: Path) -> Audit:
     found.differences += await audits.balances(store)
     if log_store is None:
         found.differences += await audits.counters(store)
-    found.differences += await audits.aggregates(log_store or store)
+    days = Options.parse(await options.list_all(store)).log_retention_days
+    kept_from = hourly.kept_from(days, time.time_ns() // 1_000_000)
+    found.differences += await audits.aggregates(log_store or store, kept_from)
     found.waiting += await corrections.waiting(store, log_store)
     await _audit_journals(found, store, log_store, journal)
     found.damages += [f"{name}: set aside when it was replayed" for name in _set_aside(journal)]

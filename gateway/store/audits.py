@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, Subquery, and_, func, or_, select
+from sqlalchemy import ColumnElement, FromClause, Select, Subquery, and_, case, exists, func, not_, or_, select
 
 from ...config.budget import DAY_MS
 from .hourly import ROW_REQUESTS
@@ -48,9 +48,10 @@ async def counters(session: Session) -> list[Imbalance]:
     ]
 
 
-async def aggregates(session: Session) -> list[Imbalance]:
-    """Hours that are not the sum of their log rows, as far back as rows are kept."""
-    rows = await session.all(_hours_unlike_rows()) + await session.all(_hours_without_rows())
+async def aggregates(session: Session, kept_from: int | None = None) -> list[Imbalance]:
+    """Hours that are not the sum of their log rows, as far back as rows are kept: see `hourly.first_whole_hour`."""
+    first = _first_whole_hour(kept_from)
+    rows = await session.all(_hours_unlike_rows(first)) + await session.all(_hours_without_rows(first))
     return [
         Imbalance(
             f"hour {row['hour']}, user {row['user_id']}, token {row['token_id']}, channel {row['channel_id']}, "
@@ -142,20 +143,24 @@ def _counted(table: FromClause, column: ColumnElement[int]) -> Select[*tuple[Any
     )
 
 
-def _first_whole_hour() -> ColumnElement[int]:
+def _first_whole_hour(kept_from: int | None) -> ColumnElement[int]:
     """Asked in the same statement: rows may be going. The oldest hour may have lost some of them already."""
-    charging = logs.alias("charging")
+    charging, earlier = logs.alias("charging"), hourly.alias("earlier")
     oldest = select(func.min(charging.c.created_at).label("at")).where(charging.c.type.in_(CHARGING)).subquery()
-    return select((oldest.c["at"] // HOUR_MS + 1) * HOUR_MS).scalar_subquery()
+    hour = oldest.c["at"] // HOUR_MS * HOUR_MS
+    if kept_from is None:
+        return select(hour + HOUR_MS).scalar_subquery()
+    has_all = and_(hour >= kept_from, not_(exists().where(earlier.c.hour < hour)))
+    return select(case((has_all, hour), else_=hour + HOUR_MS)).scalar_subquery()
 
 
-def _rows() -> Subquery:
+def _rows(first: ColumnElement[int]) -> Subquery:
     hour = (logs.c.created_at // HOUR_MS * HOUR_MS).label("hour")
     keys = (logs.c.user_id, logs.c.token_id, logs.c.channel_id, logs.c.model)
     requests = func.sum(ROW_REQUESTS).label("requests")
     return (
         select(hour, *keys, requests, func.sum(logs.c.quota).label("quota"))
-        .where(logs.c.type.in_(CHARGING), logs.c.created_at >= _first_whole_hour())
+        .where(logs.c.type.in_(CHARGING), logs.c.created_at >= first)
         .group_by(hour, *keys)
         .subquery()
     )
@@ -165,8 +170,8 @@ def _same(rows: Subquery) -> ColumnElement[bool]:
     return and_(*(hourly.c[name] == rows.c[name] for name in ("hour", "user_id", "token_id", "channel_id", "model")))
 
 
-def _hours_unlike_rows() -> Select[*tuple[Any, ...]]:
-    rows = _rows()
+def _hours_unlike_rows(first: ColumnElement[int]) -> Select[*tuple[Any, ...]]:
+    rows = _rows(first)
     query: Select[*tuple[Any, ...]] = select(
         rows.c.hour,
         rows.c.user_id,
@@ -181,11 +186,11 @@ def _hours_unlike_rows() -> Select[*tuple[Any, ...]]:
     )
 
 
-def _hours_without_rows() -> Select[*tuple[Any, ...]]:
-    rows = _rows()
+def _hours_without_rows(first: ColumnElement[int]) -> Select[*tuple[Any, ...]]:
+    rows = _rows(first)
     query: Select[*tuple[Any, ...]] = select(hourly, _or_zero(rows.c.quota).label("rows_quota"))
     return query.select_from(hourly.outerjoin(rows, _same(rows))).where(
-        hourly.c.hour >= _first_whole_hour(), rows.c.hour.is_(None), or_(hourly.c.requests != 0, hourly.c.quota != 0)
+        hourly.c.hour >= first, rows.c.hour.is_(None), or_(hourly.c.requests != 0, hourly.c.quota != 0)
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Select,
     Subquery,
     case,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from ...config.budget import DAY_MS
 from . import jobs
 from .records import CHARGING, LogType
 from .schema import hourly, logs
@@ -83,14 +85,26 @@ def hour_of(time_ms: int) -> int:
     return time_ms - time_ms % HOUR_MS
 
 
-async def first_whole_hour(session: Session) -> int | None:
+def kept_from(retention_days: int, now_ms: int) -> int:
+    """From which hour on no log row has gone, nor goes in the next hour, where they are kept so long; 0: for ever."""
+    return hour_of(now_ms - retention_days * DAY_MS) + 2 * HOUR_MS if retention_days else 0
+
+
+async def first_whole_hour(session: Session, kept_from: int | None = None) -> int | None:
     """
     The first hour that is known to have all of its log rows; None where there are no rows.
 
-    Rows go in the order of their time, so the hour of the oldest may have lost some.
+    Rows go in the order of their time, so the hour of the oldest may have lost some. It has not where rows are kept
+    since `kept_from`, and no hour before it has a sum: then the log begins in it.
     """
     row = await session.one(select(func.min(logs.c.created_at).label("at")))
-    return None if row is None or row["at"] is None else hour_of(row["at"]) + HOUR_MS
+    if row is None or row["at"] is None:
+        return None
+    oldest = hour_of(row["at"])
+    if kept_from is None or oldest < kept_from:
+        return oldest + HOUR_MS
+    summed = await session.one(select(hourly.c.hour).where(hourly.c.hour < oldest).limit(1))
+    return oldest if summed is None else oldest + HOUR_MS
 
 
 async def next_hour(session: Session, since: int) -> int | None:
@@ -101,19 +115,20 @@ async def next_hour(session: Session, since: int) -> int | None:
     return hour_of(min(found)) if found else None
 
 
-async def rebuild(store: Store, hour: int) -> int:
+async def rebuild(store: Store, hour: int, kept_from: int | None = None) -> int:
     """
     Make an hour's sums those of its log rows, in one transaction; how many sums were wrong.
 
-    An hour whose rows may have gone stays as it is. Safe beside processes that serve: what is added is the difference
-    between rows and sums at one moment, and whoever writes both in one transaction does not change that difference.
+    An hour whose rows may have gone stays as it is: see `first_whole_hour`. Safe beside processes that serve: what is
+    added is the difference between rows and sums at one moment, and whoever writes both in one transaction does not
+    change that difference.
     """
     await jobs.add(store, REBUILD)
 
     async def work(transaction: Transaction) -> int:
         # Two at once would both add the difference.
         await transaction.one(select(jobs_table.c.term).where(jobs_table.c.name == REBUILD).with_for_update())
-        wrong = await transaction.all(_differences(hour))
+        wrong = await transaction.all(_differences(hour, kept_from))
         rows = [(hour, *(int(row[name]) for name in COUNTS), *(row[name] for name in KEYS)) for row in wrong]
         await transaction.add_up(hourly, ("hour", *COUNTS, *KEYS), rows)
         if rows:
@@ -127,18 +142,20 @@ async def rebuild(store: Store, hour: int) -> int:
     return await store.run(work)
 
 
-def _differences(hour: int) -> Select[*tuple[object, ...]]:
+def _differences(hour: int, kept_from: int | None) -> Select[*tuple[object, ...]]:
     """For each key whose sums are not those of its rows: how much is missing from them."""
     # One statement, which sees one moment.
-    parts = _rows_and_sums(hour)
+    parts = _rows_and_sums(hour, kept_from)
     sums = [func.sum(parts.c[name]).label(name) for name in COUNTS]
     keys = [parts.c[name] for name in KEYS]
     return select(*keys, *sums).group_by(*keys).having(or_(*(sum_ != 0 for sum_ in sums))).order_by(*keys)
 
 
-def _rows_and_sums(hour: int) -> Subquery:
-    older = logs.alias("older")
-    is_whole = exists().where(older.c.created_at < hour)
+def _rows_and_sums(hour: int, kept_from: int | None) -> Subquery:
+    older, earlier = logs.alias("older"), hourly.alias("earlier")
+    is_whole: ColumnElement[bool] = exists().where(older.c.created_at < hour)
+    if kept_from is not None and hour >= kept_from:
+        is_whole = or_(is_whole, not_(exists().where(earlier.c.hour < hour)))
     rows = select(
         *(logs.c[name] for name in KEYS), ROW_REQUESTS.label("requests"), *(logs.c[name] for name in COUNTS[1:])
     ).where(logs.c.type.in_(CHARGING), logs.c.created_at >= hour, logs.c.created_at < hour + HOUR_MS, is_whole)

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 from tollway.config.settings import Settings
+from tollway.gateway.cli.output import iso
 from tollway.gateway.data_dir import DataDir, open_stores
 from tollway.gateway.store import Store, charges, leases, migrate
 from tollway.gateway.store.charges import Batch
 from tollway.gateway.store.records import ChargeRecord
-from tollway.gateway.store.schema import hourly
+from tollway.gateway.store.schema import hourly, logs
 
 from .conftest import Tollway
 
@@ -89,9 +90,43 @@ def differing(tollway: Tollway) -> list[str]:
 def test_hours_are_made_again_and_the_audit_has_nothing_to_say(tollway: Tollway, done: Done) -> None:
     assert differing(tollway) == [f"hour {THIS_HOUR - HOUR}", f"hour {THIS_HOUR}"]
     made = done("logs", "rebuild-hours")
-    assert (made["hours"], made["wrong_hours"], made["wrong_sums"]) == (3, 2, 2)
+    assert (made["hours"], made["wrong_hours"], made["wrong_sums"]) == (4, 2, 2)
     assert differing(tollway) == []
     assert done("logs", "rebuild-hours")["wrong_sums"] == 0
+
+
+FIRST_HOUR = THIS_HOUR - 3 * HOUR
+
+
+@pytest.mark.usefixtures("served")
+def test_the_hour_in_which_the_log_begins_is_made_again_too(in_logs: InLogs, tollway: Tollway, done: Done) -> None:
+    async def damage(store: Store) -> None:
+        await store.change(update(hourly).where(hourly.c.hour == FIRST_HOUR).values(quota=99))
+
+    in_logs(damage)
+    assert differing(tollway) == [f"hour {FIRST_HOUR}"]
+    made = done("logs", "rebuild-hours")
+    assert made["first_hour"] == iso(FIRST_HOUR)
+    assert (made["hours"], made["wrong_sums"]) == (4, 1)
+    assert differing(tollway) == []
+    assert tollway("logs", "rebuild-hours").out == (
+        "4 hours were compared with their rows: 0 sums in 0 hours were wrong.\n"
+    )
+
+
+@pytest.mark.usefixtures("served")
+def test_an_hour_that_retention_has_cut_stays(in_logs: InLogs, tollway: Tollway, done: Done) -> None:
+    async def age(store: Store) -> None:
+        await store.change(update(logs).values(created_at=logs.c.created_at - 90 * 24 * HOUR))
+        await store.change(update(hourly).values(hour=hourly.c.hour - 90 * 24 * HOUR, quota=hourly.c.quota + 1))
+
+    in_logs(age)
+    made = done("logs", "rebuild-hours")
+    assert made["hours"] == made["wrong_sums"] == 3
+    assert f" Hours before {made['first_hour']} stay" in tollway("logs", "rebuild-hours").out
+    # Kept for ever, they have all their rows.
+    done("option", "set", "log_retention_days", "0")
+    assert done("logs", "rebuild-hours")["wrong_sums"] == 1
 
 
 def moment(milliseconds: int) -> str:
@@ -103,7 +138,7 @@ def moment(milliseconds: int) -> str:
     [
         pytest.param(("--since", moment(THIS_HOUR)), 1, 1, id="from an hour on"),
         pytest.param(("--since", moment(THIS_HOUR + 1_000)), 1, 1, id="from the middle of an hour on"),
-        pytest.param(("--until", moment(THIS_HOUR)), 2, 1, id="without the end"),
+        pytest.param(("--until", moment(THIS_HOUR)), 3, 1, id="without the end"),
         pytest.param(("--since", moment(THIS_HOUR - HOUR), "--until", moment(THIS_HOUR)), 1, 1, id="between two"),
         pytest.param(("--until", "100d"), 0, 0, id="before there were rows"),
     ],
@@ -117,10 +152,10 @@ def test_only_the_hours_that_are_asked_for(flags: tuple[str, ...], hours: int, w
 @pytest.mark.usefixtures("damaged")
 def test_people_are_told_what_was_wrong(tollway: Tollway) -> None:
     assert (
-        "3 hours were compared with their rows: 2 sums in 2 hours were wrong, and"
+        "4 hours were compared with their rows: 2 sums in 2 hours were wrong, and"
         in tollway("logs", "rebuild-hours").out
     )
-    assert "0 sums in 0 hours were wrong. Hours before" in tollway("logs", "rebuild-hours").out
+    assert "0 sums in 0 hours were wrong." in tollway("logs", "rebuild-hours").out
 
 
 def test_without_rows_there_is_nothing_to_make(tollway: Tollway, done: Done) -> None:

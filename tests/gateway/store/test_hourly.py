@@ -109,6 +109,47 @@ async def test_an_hour_whose_rows_may_have_gone_stays_as_it_is(filled: Store) ->
     assert await hourly.totals(filled, HourFilter(until=SECOND)) == Totals(10, 100, 30, 20, 10)
 
 
+async def test_the_hour_in_which_the_log_begins_is_made_again(filled: Store) -> None:
+    await filled.change(update(table).where(table.c.hour == FIRST).values(quota=0))
+    assert await hourly.first_whole_hour(filled, FIRST) == FIRST
+    assert await audits.aggregates(filled, FIRST + HOUR) == []
+    assert len(await audits.aggregates(filled, FIRST)) == await hourly.rebuild(filled, FIRST, FIRST) > 0
+    assert await audits.aggregates(filled, FIRST) == []
+    assert await hourly.totals(filled, HourFilter(until=SECOND)) == Totals(10, 100, 30, 20, 10)
+
+
+@pytest.mark.parametrize(
+    ("kept_from", "earlier"),
+    [
+        pytest.param(None, False, id="nobody knows since when rows are kept"),
+        pytest.param(SECOND, False, id="rows are kept since later"),
+        pytest.param(FIRST, True, id="an hour before it has a sum"),
+    ],
+)
+async def test_an_hour_that_may_have_been_cut_stays_as_it_is(
+    kept_from: int | None, earlier: bool, filled: Store
+) -> None:
+    if earlier:
+        await filled.bulk(table, ("hour", *hourly.KEYS, "requests"), [(FIRST - HOUR, 1, 1, 1, "m", 1)])
+    await filled.change(delete(rows).where(rows.c.created_at < FIRST + 5 * 60_000))
+    assert await hourly.first_whole_hour(filled, kept_from) == SECOND
+    assert await audits.aggregates(filled, kept_from) == []
+    for hour in (FIRST - HOUR, FIRST):
+        assert await hourly.rebuild(filled, hour, kept_from) == 0
+    assert await hourly.totals(filled, HourFilter(since=FIRST, until=SECOND)) == Totals(10, 100, 30, 20, 10)
+
+
+@pytest.mark.parametrize(
+    ("days", "kept_from"),
+    [
+        pytest.param(0, 0, id="for ever"),
+        pytest.param(1, 30 * HOUR - 24 * HOUR + 2 * HOUR, id="a day, and an hour for whoever removes them meanwhile"),
+    ],
+)
+def test_since_when_rows_are_kept(days: int, kept_from: int) -> None:
+    assert hourly.kept_from(days, 30 * HOUR + 7) == kept_from
+
+
 async def test_hours_are_found_one_after_the_other(filled: Store) -> None:
     await filled.bulk(table, ("hour", *hourly.KEYS), [(THIRD + 5 * HOUR, 1, 1, 1, "m")])
     found: list[int | None] = [0]
