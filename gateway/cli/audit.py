@@ -11,7 +11,8 @@ from .session import opened_logs, opened_store, settings_of
 DESCRIPTION = """\
 Prove that the money adds up, on a system that may be serving: what users and tokens were granted is what they have
 left, what serving processes hold of it, and what they were charged; counters are the sums of their hours, hours of
-their log rows; journals and the database agree. Nothing is changed. The exit status is 1 where anything differs.
+their log rows, where no charge stands twice; journals and the database agree. Nothing is changed. The exit status is 1
+where anything differs.
 """
 
 

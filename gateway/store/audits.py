@@ -1,16 +1,31 @@
 """
 Where the database does not add up. Each question is one statement, which sees one moment: they may be asked while
-processes serve.
+processes serve. (Of the log, one statement for some hours.)
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, Subquery, and_, case, exists, func, not_, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Select,
+    Subquery,
+    and_,
+    case,
+    exists,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+    union_all,
+)
 
 from ...config.budget import DAY_MS
-from .hourly import ROW_REQUESTS
+from .hourly import KEYS, ROW_REQUESTS
 from .leases import Kind
 from .records import CHARGING
 from .schema import budget_periods, grants, hourly, leases, logs, tokens, users
@@ -18,6 +33,8 @@ from .store import Session
 from .sums import HOUR_MS
 
 MOST_IDS = 500
+ROWS_AT_ONCE = 100_000
+END_OF_TIME = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +66,29 @@ async def counters(session: Session) -> list[Imbalance]:
 
 
 async def aggregates(session: Session, kept_from: int | None = None) -> list[Imbalance]:
-    """Hours that are not the sum of their log rows, as far back as rows are kept: see `hourly.first_whole_hour`."""
-    first = _first_whole_hour(kept_from)
-    rows = await session.all(_hours_unlike_rows(first)) + await session.all(_hours_without_rows(first))
-    return [
-        Imbalance(
-            f"hour {row['hour']}, user {row['user_id']}, token {row['token_id']}, channel {row['channel_id']}, "
-            f"model {row['model']}",
-            "hour = sum of its log rows",
-            int(row["rows_quota"]),
-            int(row["quota"] or 0),
-        )
-        for row in rows
-    ]
+    """
+    Hours that are not the sum of their log rows, as far back as rows are kept: see `hourly.first_whole_hour`. And
+    charges that were written down twice, which add up as well; whoever writes one again does so with the same time.
+
+    Some hours after the others: all rows at once are more than a server joins or sorts within reason.
+    """
+    first, found = _first_whole_hour(kept_from), list[Imbalance]()
+    for since, until in await _ranges(session):
+        found += [
+            Imbalance(
+                f"hour {row['hour']}, user {row['user_id']}, token {row['token_id']}, channel {row['channel_id']}, "
+                f"model {row['model']}",
+                "hour = sum of its log rows",
+                int(row["rows_quota"]),
+                int(row["hour_quota"]),
+            )
+            for row in await session.all(_hours_unlike_rows(first, since, until))
+        ]
+        found += [
+            Imbalance(f"charge {row['charge_id']}", "charged once", 1, int(row["times"]))
+            for row in await session.all(_charged_again(since, until))
+        ]
+    return found
 
 
 async def logged(session: Session, charge_ids: Sequence[str], since_ms: int) -> dict[str, int]:
@@ -143,10 +170,24 @@ def _counted(table: FromClause, column: ColumnElement[int]) -> Select[*tuple[Any
     )
 
 
+async def _ranges(session: Session) -> list[tuple[int, int]]:
+    """All of time in ranges of whole hours, each with some `ROWS_AT_ONCE` log rows, as far as the sums can tell."""
+    oldest = select(func.min(logs.c.created_at) - HOUR_MS).scalar_subquery()
+    requests = func.sum(hourly.c.requests).label("requests")
+    query = select(hourly.c.hour, requests).where(hourly.c.hour > oldest).group_by(hourly.c.hour)
+    ranges, since, rows = list[tuple[int, int]](), 0, 0
+    for each in await session.all(query.order_by(hourly.c.hour)):
+        rows += int(each["requests"])
+        if rows >= ROWS_AT_ONCE:
+            ranges.append((since, each["hour"] + HOUR_MS))
+            since, rows = each["hour"] + HOUR_MS, 0
+    return [*ranges, (since, END_OF_TIME)]
+
+
 def _first_whole_hour(kept_from: int | None) -> ColumnElement[int]:
     """Asked in the same statement: rows may be going. The oldest hour may have lost some of them already."""
-    charging, earlier = logs.alias("charging"), hourly.alias("earlier")
-    oldest = select(func.min(charging.c.created_at).label("at")).where(charging.c.type.in_(CHARGING)).subquery()
+    every, earlier = logs.alias("every"), hourly.alias("earlier")
+    oldest = select(func.min(every.c.created_at).label("at")).subquery()
     hour = oldest.c["at"] // HOUR_MS * HOUR_MS
     if kept_from is None:
         return select(hour + HOUR_MS).scalar_subquery()
@@ -154,44 +195,38 @@ def _first_whole_hour(kept_from: int | None) -> ColumnElement[int]:
     return select(case((has_all, hour), else_=hour + HOUR_MS)).scalar_subquery()
 
 
-def _rows(first: ColumnElement[int]) -> Subquery:
-    hour = (logs.c.created_at // HOUR_MS * HOUR_MS).label("hour")
-    keys = (logs.c.user_id, logs.c.token_id, logs.c.channel_id, logs.c.model)
-    requests = func.sum(ROW_REQUESTS).label("requests")
-    return (
-        select(hour, *keys, requests, func.sum(logs.c.quota).label("quota"))
+def _hours_unlike_rows(first: ColumnElement[int], since: int, until: int) -> Select[*tuple[Any, ...]]:
+    nothing = literal_column("0", BigInteger)
+    hour, row_keys = (logs.c.created_at // HOUR_MS * HOUR_MS).label("hour"), [logs.c[name] for name in KEYS]
+    figures = func.sum(ROW_REQUESTS).label("requests"), func.sum(logs.c.quota).label("rows_quota")
+    of_rows = (
+        select(hour, *row_keys, *figures, nothing.label("hour_quota"), nothing.label("sums"))
         .where(logs.c.type.in_(CHARGING), logs.c.created_at >= first)
-        .group_by(hour, *keys)
-        .subquery()
+        .where(logs.c.created_at >= since, logs.c.created_at < until)
+        .group_by(hour, *row_keys)
     )
-
-
-def _same(rows: Subquery) -> ColumnElement[bool]:
-    return and_(*(hourly.c[name] == rows.c[name] for name in ("hour", "user_id", "token_id", "channel_id", "model")))
-
-
-def _hours_unlike_rows(first: ColumnElement[int]) -> Select[*tuple[Any, ...]]:
-    rows = _rows(first)
-    query: Select[*tuple[Any, ...]] = select(
-        rows.c.hour,
-        rows.c.user_id,
-        rows.c.token_id,
-        rows.c.channel_id,
-        rows.c.model,
+    of_hours = select(
+        hourly.c.hour,
+        *(hourly.c[name] for name in KEYS),
+        -hourly.c.requests,
+        nothing,
         hourly.c.quota,
-        rows.c.quota.label("rows_quota"),
-    )
-    return query.select_from(rows.outerjoin(hourly, _same(rows))).where(
-        or_(hourly.c.hour.is_(None), hourly.c.quota != rows.c.quota, hourly.c.requests != rows.c.requests)
-    )
+        literal_column("1", BigInteger),
+    ).where(hourly.c.hour >= first, hourly.c.hour >= since, hourly.c.hour < until)
+    parts = union_all(of_rows, of_hours).subquery()
+    keys = [parts.c[name] for name in ("hour", *KEYS)]
+    rows_quota, hour_quota = func.sum(parts.c.rows_quota), func.sum(parts.c.hour_quota)
+    query: Select[*tuple[Any, ...]] = select(*keys, rows_quota.label("rows_quota"), hour_quota.label("hour_quota"))
+    unlike = or_(func.sum(parts.c.requests) != 0, rows_quota != hour_quota, func.sum(parts.c.sums) == 0)
+    return query.group_by(*keys).having(unlike).order_by(*keys)
 
 
-def _hours_without_rows(first: ColumnElement[int]) -> Select[*tuple[Any, ...]]:
-    rows = _rows(first)
-    query: Select[*tuple[Any, ...]] = select(hourly, _or_zero(rows.c.quota).label("rows_quota"))
-    return query.select_from(hourly.outerjoin(rows, _same(rows))).where(
-        hourly.c.hour >= first, rows.c.hour.is_(None), or_(hourly.c.requests != 0, hourly.c.quota != 0)
+def _charged_again(since: int, until: int) -> Select[*tuple[Any, ...]]:
+    times = func.count().label("times")
+    query: Select[*tuple[Any, ...]] = select(logs.c.charge_id, times).where(
+        logs.c.created_at >= since, logs.c.created_at < until, logs.c.charge_id.is_not(None)
     )
+    return query.group_by(logs.c.charge_id).having(func.count() > 1).order_by(logs.c.charge_id)
 
 
 def _or_zero(column: ColumnElement[Any]) -> ColumnElement[Any]:

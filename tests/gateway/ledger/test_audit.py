@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, select, update
 from tollway.config.live import Live
 from tollway.config.options import Options
 from tollway.config.settings import Settings
@@ -21,7 +21,7 @@ from tollway.gateway.store.batch import Batch
 from tollway.gateway.store.engine import Query, Row
 from tollway.gateway.store.leases import Kind, Subject
 from tollway.gateway.store.logs import LogFilter
-from tollway.gateway.store.records import ChargeRecord
+from tollway.gateway.store.records import ChargeRecord, LogType
 from tollway.gateway.store.schema import grants, hourly, logs
 from tollway.gateway.store.schema import leases as leases_table
 from tollway.gateway.store.schema import users as users_table
@@ -66,6 +66,47 @@ async def test_every_damage_is_seen(damage: str, store: Store, tmp_path: Path) -
     statement, promise = DAMAGES[damage]
     await store.run(lambda transaction: transaction.change(statement))
     assert promise in await promises(store, tmp_path)
+
+
+async def test_a_charge_that_was_written_twice_is_seen_though_all_adds_up(store: Store, tmp_path: Path) -> None:
+    columns = tuple(column.name for column in logs.columns if column.name != "id")
+    (row,) = await store.all(select(logs).where(logs.c.created_at == 7 * HOUR))
+    await store.bulk(logs, columns, [tuple(row[name] for name in columns)])
+    hour, user = hourly.c.hour == 7 * HOUR, users_table.c
+    await store.change(update(hourly).where(hour).values(quota=hourly.c.quota + 10, requests=hourly.c.requests + 1))
+    await store.change(update(users_table).values(quota=user.quota - 10, used_quota=user.used_quota + 10))
+    (found,) = (await audit(store, None, tmp_path)).differences
+    assert (found.subject, found.promise, found.expected, found.found) == ("charge h-2", "charged once", 1, 2)
+
+
+async def test_rows_that_charge_nobody_are_no_charges(store: Store, tmp_path: Path) -> None:
+    await store.bulk(logs, ("created_at", "type"), [(7 * HOUR, int(LogType.MANAGE))] * 2)
+    assert (await audit(store, None, tmp_path)).clean
+
+
+HOURS = {
+    "a sum that is wrong": update(hourly).where(hourly.c.hour == 7 * HOUR).values(quota=11),
+    "requests that are wrong": update(hourly).where(hourly.c.hour == 7 * HOUR).values(requests=2),
+    "an hour without its sum": delete(hourly).where(hourly.c.hour == 7 * HOUR),
+    "an hour without its rows": delete(logs).where(logs.c.created_at == 7 * HOUR),
+    "another key": update(hourly).where(hourly.c.hour == 7 * HOUR).values(token_id=9),
+    "rows that add up to nothing, without a sum": insert(logs).values(
+        created_at=6 * HOUR, type=int(LogType.CORRECTION), charge_id="h-9"
+    ),
+}
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100_000])
+@pytest.mark.parametrize("damage", HOURS)
+async def test_hours_are_compared_however_many_at_once(
+    damage: str, at_once: int, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audits, "ROWS_AT_ONCE", at_once)
+    assert await audits.aggregates(store) == []
+    await store.run(lambda transaction: transaction.change(HOURS[damage]))
+    differences = await audits.aggregates(store)
+    assert {each.promise for each in differences} == {"hour = sum of its log rows"}
+    assert len(differences) == (2 if damage == "another key" else 1)
 
 
 async def test_rows_that_retention_took_away_are_no_difference(store: Store, tmp_path: Path) -> None:
