@@ -32,7 +32,7 @@ from ..config.tariff import Tariff
 from ..middleware.channel_select import permitted
 from ..middleware.memory import MemoryChannelPool
 from ..middleware.ports import Prices, Ratios
-from ..middleware.reservation import can_be_limited, clamped, limited, reservation
+from ..middleware.reservation import can_be_limited, clamped, limited, one_token, reservation
 from ..middleware.routing.health import Health
 from ..middleware.routing.plan import ChannelIndex, make_plan
 from ..middleware.state import Candidate, Principal
@@ -101,7 +101,8 @@ class Cost:
     What the call costs, in quota, with the group's ratio: 1,000 tokens in, 1,000 tokens out, a call without any
     token, and what is held for this call (`reserved`: its input as estimated and the output that it may have).
     `ratio` is the group's, as text. `source` says where the price is published. `cut_to`: the output tokens that
-    `clamp_max_tokens` leaves to each answer, None where it leaves all.
+    `clamp_max_tokens` leaves to each answer, None where it leaves all. `one_token`: what is held where it leaves one,
+    the least that must be there; None where it does not apply.
     """
 
     input_1k: int
@@ -111,6 +112,7 @@ class Cost:
     ratio: str
     source: str
     cut_to: int | None = None
+    one_token: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,8 @@ def _refusals(
         )
     if cost is not None:
         problem = f"does not cover this request, which may cost {dollars(cost.reserved)}"
+        if cost.one_token is not None:
+            problem += f", and with an answer of one token {dollars(cost.one_token)}"
         yield from _too_poor(balance, cost.reserved, problem)
 
 
@@ -244,10 +248,14 @@ def _cost(
     if cache_ratio is None and price.prompt_cache_ratio is None:
         cache_ratio = world.options.prompt_cache_ratio
     tariff = Tariff(price, ratio, cache_ratio)
-    reserved, cut_to = reservation(call, tariff, world.options, channel), None
-    if world.options.clamp_max_tokens and can_be_limited(call) and balance.available < reserved:
-        whole = call if call.body else replace(call, body=b"{}", document={})
-        smaller = clamped(limited(whole, tariff, world.options), tariff, max(0, balance.available), channel)
+    cut_to = least_held = None
+    if world.options.clamp_max_tokens and can_be_limited(call):
+        # With the limit that it is sent with, as it is held.
+        call = limited(call if call.body else replace(call, body=b"{}", document={}), tariff, world.options)
+        least_held = one_token(call, tariff, channel)
+    reserved = reservation(call, tariff, world.options, channel)
+    if least_held is not None and balance.available < reserved:
+        smaller = clamped(call, tariff, max(0, balance.available), channel)
         if smaller is not None:
             cut_to, reserved = smaller[0].output_limit, smaller[1]
     return Cost(
@@ -258,4 +266,5 @@ def _cost(
         ratio=str(ratio),
         source=price.source,
         cut_to=cut_to,
+        one_token=least_held,
     )

@@ -241,9 +241,12 @@ def _money(found: Explanation) -> str:
     if cost is None:
         return f"It has no price. There is {dollars(found.available)} to spend."
     cut = "" if cost.cut_to is None else f"Its answer is cut to {cost.cut_to} tokens (clamp_max_tokens).\n"
+    held = "the latter is held while it runs"
+    if cost.one_token is not None and cost.cut_to is None:
+        held += f", or what there is, from {dollars(cost.one_token)} on, for a shorter answer (clamp_max_tokens)"
     more = "any number of such requests" if found.affordable is None else f"{found.affordable} such requests at least"
     return (
         f"1K tokens in cost {dollars(cost.input_1k)}, 1K out {dollars(cost.output_1k)} (group ratio {cost.ratio}). "
-        f"This request costs {dollars(cost.least)} to {dollars(cost.reserved)}; the latter is held while it runs.\n"
+        f"This request costs {dollars(cost.least)} to {dollars(cost.reserved)}; {held}.\n"
         f"{cut}What may be spent, {dollars(found.available)}, covers {more}."
     )

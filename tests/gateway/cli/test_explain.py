@@ -9,13 +9,16 @@ import pytest
 from msgspec.structs import replace
 from tollway.adapters.call import Call
 from tollway.adapters.operations import OPERATIONS
+from tollway.config.amounts import dollars
 from tollway.config.channel import Channel, ChannelStatus, ChannelType
 from tollway.config.groups import GroupRatios
 from tollway.config.options import Options
 from tollway.config.price_book import PriceBook
 from tollway.config.pricing import Price
 from tollway.config.secret import Secret
+from tollway.config.tariff import Tariff
 from tollway.gateway.explain import Balance, Explanation, World, explain
+from tollway.middleware.reservation import limited, reservation
 from tollway.middleware.routing.plan import ChannelIndex
 from tollway.middleware.state import Principal
 
@@ -120,6 +123,46 @@ def test_an_answer_is_cut_to_what_the_balance_covers() -> None:
     rich = ask(channel(1), balance=Balance(100_000), options=clamping)
     assert rich.cost is not None
     assert rich.cost.cut_to is None
+
+
+BODY = b'{"model":"m","messages":[{"role":"user","content":"hello"}]}'
+
+
+def test_what_is_held_under_clamping_is_told_of_the_request_as_it_is_sent() -> None:
+    """With the limit that is written into it, however much the caller has; and the least that must be there."""
+    clamping = Options(default_max_tokens=999, clamp_max_tokens=True)
+    call = Call(CHAT, "m", "m", body=BODY, document=json.loads(BODY))
+    tariff = Tariff(PRICES.prices["m"], Decimal(1), None)
+    whole = reservation(limited(call, tariff, clamping), tariff, clamping)
+    rich, plain = ask(channel(1), call=call, options=clamping).cost, ask(channel(1), call=call).cost
+    assert rich is not None
+    assert plain is not None
+    assert (rich.reserved, rich.cut_to, plain.one_token) == (whole, None, None)
+    least = rich.one_token
+    assert least is not None
+    assert 1 < least < 50
+    for left, cut_to in ((least, 1), (least - 1, None)):
+        found = ask(channel(1), call=call, balance=Balance(left), options=clamping)
+        assert found.cost is not None
+        assert (found.cost.one_token, found.cost.cut_to) == (least, cut_to)
+        assert found.cost.reserved == (least if cut_to else whole)
+        assert (found.refusal is None) is (cut_to == 1)
+        # As the server says it: the whole price alone would send the caller for more than is needed.
+        assert found.refusal is None or f"one token {dollars(least)}" in found.refusal.message
+
+
+def test_people_are_told_from_what_balance_on_an_answer_is_cut(tollway: Tollway, done: Callable[..., Any]) -> None:
+    done("user", "create", "--username", "ann", "--quota", 5)
+    done("channel", "create", "--name", "c", "--type", "echo", "--models", "gpt-4o")
+    assert "clamp_max_tokens" not in tollway("explain", "--user", "ann", "--model", "gpt-4o").out
+    done("option", "set", "clamp_max_tokens", "true")
+    least = done("explain", "--user", "ann", "--model", "gpt-4o")["cost"]["one_token"]
+    told = f"or what there is, from {dollars(least)} on, for a shorter answer (clamp_max_tokens)."
+    assert told in tollway("explain", "--user", "ann", "--model", "gpt-4o").out
+    done("user", "quota", "ann", "--add", least)
+    cut = tollway("explain", "--user", "ann", "--model", "gpt-4o").out
+    assert told not in cut
+    assert "Its answer is cut to " in cut
 
 
 def test_a_balance_covers_so_many_such_calls() -> None:
