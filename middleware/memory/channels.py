@@ -13,7 +13,7 @@ from ...config.options import Options
 from ..routing.affinity import Affinity
 from ..routing.breaker import BreakerRules
 from ..routing.health import Health
-from ..routing.plan import ChannelIndex, Exclusion, make_plan
+from ..routing.plan import BREAKER_OPEN, ChannelIndex, Exclusion, make_plan
 from ..routing.retry_budget import RetryBudget
 from ..state import Candidate, Plan, Principal
 
@@ -139,11 +139,19 @@ class MemoryChannelPool:
 
 
 def _nothing_left(model: str, operation: Operation, exclusions: tuple[Exclusion, ...]) -> NotFound | NoHealthyChannel:
-    """404 when waiting cannot help, for no channel of this model can do this at all; 503 when it can."""
+    """
+    404 when no channel of this model can do this at all; 503 when one could, and with it how long to wait, where it is
+    a breaker that will let requests through again. What is disabled stays so until somebody enables it.
+    """
     waits = [exclusion.retry_in for exclusion in exclusions if exclusion.retry_in > 0]
     if all("does not serve" in exclusion.reason for exclusion in exclusions):
         return NotFound(
             f"No channel serves the model {model!r} for {operation.name}.", param="model", code="model_not_found"
+        )
+    if not any(exclusion.reason == BREAKER_OPEN for exclusion in exclusions):
+        return NoHealthyChannel(
+            f"No enabled channel can serve the model {model!r} now: whoever runs this gateway must see to it.",
+            headers=((b"x-should-retry", b"false"),),
         )
     return NoHealthyChannel(
         f"Every channel that serves the model {model!r} is out of service now.",

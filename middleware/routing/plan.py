@@ -15,6 +15,9 @@ from ...config.channel import Channel, ChannelStatus, MappingCycle, mapped_model
 from ..state import Candidate
 from .health import Health
 
+BREAKER_OPEN = "breaker open"
+"""The reason of an `Exclusion` that goes by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
@@ -124,7 +127,7 @@ def _usable_keys(channel: Channel, model: str, health: Health, now: float, exclu
         candidate = Candidate(channel, 0)
         if health.usable(candidate, model, now):
             return [0]
-        exclusions.append(Exclusion(channel, "breaker open", 0, health.retry_in(candidate, model, now)))
+        exclusions.append(Exclusion(channel, BREAKER_OPEN, 0, health.retry_in(candidate, model, now)))
         return []
     keys: list[int] = []
     for index in range(len(channel.keys)):
@@ -133,7 +136,7 @@ def _usable_keys(channel: Channel, model: str, health: Health, now: float, exclu
         elif health.usable(candidate := Candidate(channel, index), model, now):
             keys.append(index)
         else:
-            exclusions.append(Exclusion(channel, "breaker open", index, health.retry_in(candidate, model, now)))
+            exclusions.append(Exclusion(channel, BREAKER_OPEN, index, health.retry_in(candidate, model, now)))
     return keys
 
 
