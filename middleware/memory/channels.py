@@ -18,6 +18,8 @@ from ..routing.retry_budget import RetryBudget
 from ..state import Candidate, Plan, Principal
 
 MOST_ROUTES = 10_000
+USUAL_WAIT = 30.0
+"""Seconds in `Retry-After` where nobody knows how long it takes."""
 
 OnDeadKey = Callable[[Candidate, str], None]
 
@@ -140,8 +142,8 @@ class MemoryChannelPool:
 
 def _nothing_left(model: str, operation: Operation, exclusions: tuple[Exclusion, ...]) -> NotFound | NoHealthyChannel:
     """
-    404 when no channel of this model can do this at all; 503 when one could, and with it how long to wait, where it is
-    a breaker that will let requests through again. What is disabled stays so until somebody enables it.
+    404 when no channel of this model can do this at all; 503 when one could. What is disabled stays so until somebody
+    enables it: OpenAI's clients, which would wait and send the request again, are told not to.
     """
     waits = [exclusion.retry_in for exclusion in exclusions if exclusion.retry_in > 0]
     if all("does not serve" in exclusion.reason for exclusion in exclusions):
@@ -151,9 +153,10 @@ def _nothing_left(model: str, operation: Operation, exclusions: tuple[Exclusion,
     if not any(exclusion.reason == BREAKER_OPEN for exclusion in exclusions):
         return NoHealthyChannel(
             f"No enabled channel can serve the model {model!r} now: whoever runs this gateway must see to it.",
+            retry_after=USUAL_WAIT,
             headers=((b"x-should-retry", b"false"),),
         )
     return NoHealthyChannel(
         f"Every channel that serves the model {model!r} is out of service now.",
-        retry_after=min(waits) if waits else 30.0,
+        retry_after=min(waits) if waits else USUAL_WAIT,
     )
