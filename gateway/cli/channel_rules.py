@@ -46,7 +46,7 @@ def channel_type(text: str) -> ChannelType:
             (type for type, provider in PROVIDERS.items() if wanted in (_plain(provider.name), _plain(type.name))), None
         )
     if known is None:
-        choices = ", ".join(f"{provider.name} ({int(type)})" for type, provider in PROVIDERS.items())
+        choices = ", ".join(f"{provider.name} ({int(type)})" for type, provider in sorted(PROVIDERS.items()))
         raise ChannelProblem("type", f"must be one of {choices}, not {text!r}")
     return known
 
