@@ -21,14 +21,15 @@ from .media_estimate import (
     drawn_tokens,
     edited_tokens,
     image_kind,
+    pictures_of,
     sound_seconds,
     spoken_tokens,
     text_of,
 )
 from .operations import MAX_CHOICES
-from .search_estimate import found_tokens, most_searches
+from .search_estimate import HOUR, found_tokens, most_searches
 from .sound_length import longest_seconds
-from .text_estimate import HOUR, Sent, estimate_input, estimate_text, is_plain, likely_sent, most_sent
+from .text_estimate import Sent, estimate_input, estimate_text, is_plain, likely_sent, most_sent
 from .usage import bounded_seconds
 
 __all__ = ["estimate_input", "estimate_text", "most_usage", "settled_usage"]
@@ -125,13 +126,14 @@ def most_usage(call: Call, default_output: int, price: Price, model: str = "") -
         return Usage(sent.tokens + heard, output, input_audio_tokens=heard, seconds=Decimal(seconds))
     if name.startswith("images_"):
         size, quality = image_kind(call)
-        output = drawn_tokens(document, most=True) * call.choices
+        pictures = pictures_of(call)
+        output = drawn_tokens(document, most=True) * pictures
         return Usage(
             sent.tokens,
             output,
             input_image_tokens=sent.image,
             output_image_tokens=output,
-            images=call.choices,
+            images=pictures,
             image_size=size,
             image_quality=quality,
         )

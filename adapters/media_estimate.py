@@ -12,6 +12,7 @@ from typing import Any
 from python_multipart.multipart import parse_options_header
 
 from .call import Call
+from .operations import MAX_CHOICES
 from .shapes import list_of, object_of
 from .sound_length import told_seconds
 
@@ -131,6 +132,19 @@ def drawn_tokens(document: Document, *, most: bool) -> int:
     partial = document.get("partial_images")
     partial = int(partial) if isinstance(partial, str) and partial.isdecimal() and len(partial) < 3 else partial
     return drawn + PARTIAL_TOKENS * partial if isinstance(partial, int) and 0 < partial < 100 else drawn
+
+
+LONGEST_SERIES = 15
+"""Pictures of a series that Seedream draws for one request unless it is told how many."""
+
+
+def pictures_of(call: Call) -> int:
+    """How many pictures a call may bring: `n`, or the length of the series that it asks for (Volcengine's fields)."""
+    document = call.document or {}
+    if document.get("sequential_image_generation") != "auto":
+        return call.choices
+    most = object_of(document.get("sequential_image_generation_options")).get("max_images")
+    return max(call.choices, min(most, MAX_CHOICES) if type(most) is int and most > 0 else LONGEST_SERIES)
 
 
 LONGEST_KIND = 64

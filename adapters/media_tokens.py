@@ -21,6 +21,7 @@ from .image_size import Size, size_in_address
 from .media_estimate import text_of
 from .shapes import object_of
 
+ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://")
 USUAL_SIZE: Size = (1024, 1024)
 PAGE_SIZE: Size = (1275, 1650)
 """A page of a document, seen at 150 dots an inch."""
@@ -255,6 +256,29 @@ def audio_tokens(model: str, seconds: int | None, *, measured: bool = True) -> i
     """Tokens of a recording; None: nobody knows how long it is."""
     rate = rules_for(model).audio
     return rate * seconds if rate and measured and seconds is not None else OTHER_AUDIO
+
+
+def data_of(value: object) -> str:
+    """A `data:` address, bare or as `url`, with what it holds; "" for one that only says where to look."""
+    address = value if isinstance(value, str) else text_of(object_of(value), "url")
+    return address if address.startswith("data:") else ""
+
+
+def recording_of(value: object) -> tuple[str, int]:
+    """
+    What an `input_audio` or `audio_url` part holds: base64 and where it begins. ("", 0) where it only says where the
+    recording is. It stands in `data` (OpenAI), in `url` (vLLM), or alone (Mistral).
+    """
+    fields = object_of(value)
+    data = value if isinstance(value, str) else text_of(fields, "data") or text_of(fields, "url")
+    if data.startswith("data:"):
+        return data, data.find(",", 0, 256) + 1
+    return ("", 0) if ELSEWHERE.match(data) else (data, 0)
+
+
+def frame_tokens(model: str) -> int:
+    """Tokens of a picture of a film that is sent as pictures (Alibaba's `video`): none of them is measured."""
+    return image_tokens(model, USUAL_SIZE)
 
 
 def pdf_tokens(model: str, pages: int) -> int:

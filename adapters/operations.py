@@ -118,6 +118,7 @@ def check_completion(document: Document) -> None:
     require(document, "prompt")
     want(document, "prompt", (str, list), "a string or an array")
     check_length(document, "prompt")
+    whole_number(document, "best_of", 1, MAX_CHOICES)
     check_generation(document)
 
 

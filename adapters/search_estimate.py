@@ -15,6 +15,9 @@ from .usage import MOST_CALLS
 RESEARCH = "deep-research"
 """In the names of models that search whether they are asked to or not."""
 
+HOUR = b'"1h"'
+"""The longer life of a prompt in Anthropic's cache, which costs more to write."""
+
 USUAL_SEARCHES = 5
 """What is held for a tool whose use the caller does not limit."""
 USUAL_SOURCES = 20
@@ -34,6 +37,7 @@ def asks_more(call: Call) -> bool:
         or "plugins" in document  # OpenRouter's
         or "cache_control" in document  # Anthropic's
         or RESEARCH in call.base_model
+        or HOUR in call.body
     )
 
 

@@ -16,14 +16,18 @@ from .media_tokens import (
     PDF_LOOK,
     VIDEO,
     VIDEO_BYTES_PER_TOKEN,
+    data_of,
     file_tokens,
+    frame_tokens,
     image_part_tokens,
     most_file_tokens,
     most_image_tokens,
     picture_of,
+    recording_of,
     rules_for,
 )
-from .shapes import object_of
+from .search_estimate import HOUR
+from .shapes import list_of, object_of
 
 ASCII_PER_TOKEN = 3.5
 """English runs at about 4.5 characters a token, code and JSON at about 3.5."""
@@ -52,8 +56,6 @@ def estimate_text(text: str) -> int:
 
 
 SHORT_BODY = 16 * 1024
-HOUR = b'"1h"'
-"""The longer life of a prompt in Anthropic's cache, which costs more to write."""
 BYTES_PER_TOKEN = 3
 
 
@@ -85,6 +87,7 @@ def is_plain(call: Call) -> bool:
         and b"_url" not in body
         and b'"file' not in body
         and b"input_audio" not in body
+        and b'"video' not in body
         and HOUR not in body
         and b"\\u00" not in body  # any of these, written so that it is not found
     )
@@ -184,17 +187,17 @@ class _Count:
                     self.tokens += estimate_text(text)
             case "image_url" | "input_image":
                 self.picture(fields)
-            case "input_audio":
-                data = text_of(object_of(fields.get("input_audio")), "data")
-                tokens = most_audio_tokens(self.model, data) if data else FILE_TOKENS
-                tokens = max(tokens, OTHER_AUDIO) if self.most else tokens
-                self.found(tokens, data)
-                self.audio += tokens
+            case "input_audio" | "audio_url":
+                self.sound(fields.get(kind))
             case "file" | "input_file":
                 self.file(text_of(object_of(fields.get("file")) or fields, "file_data"))
+            case "file_url" | "document_url":
+                self.file(data_of(fields.get(kind)))
             case "video_url":
-                data = _address(fields, "video_url")
+                data = data_of(fields.get("video_url"))
                 self.found(max(len(data) // VIDEO_BYTES_PER_TOKEN, VIDEO), data)
+            case "video":
+                self.film(fields.get("video"))
             case _:
                 self.nested(fields)
 
@@ -209,6 +212,22 @@ class _Count:
             tokens = image_part_tokens(self.model, part, measured=measured)
         self.found(tokens, address if here else "")
         self.image += tokens
+
+    def sound(self, value: Any) -> None:
+        data, start = recording_of(value)
+        tokens = most_audio_tokens(self.model, data, start) if data else FILE_TOKENS
+        tokens = max(tokens, OTHER_AUDIO) if self.most else tokens
+        self.found(tokens, data)
+        self.audio += tokens
+
+    def film(self, value: Any) -> None:
+        frames = list_of(value)
+        if not frames:
+            return self.found(VIDEO, "")
+        each = rules_for(self.model).image.largest() if self.most else frame_tokens(self.model)
+        self.found(len(frames) * each, "")
+        self.image += len(frames) * each
+        self.media_bytes += sum(len(frame) for frame in frames if isinstance(frame, str) and frame.startswith("data:"))
 
     def file(self, data: str) -> None:
         tokens = most_file_tokens(self.model, data, self.look) if self.most else file_tokens(data)
@@ -258,21 +277,14 @@ class _Count:
         self.tokens += tokens
 
 
-def most_audio_tokens(model: str, data: str) -> int:
-    """Tokens of a recording in base64, at most."""
+def most_audio_tokens(model: str, data: str, start: int = 0) -> int:
+    """Tokens of a recording, at most, whose base64 begins at `start`."""
     try:
-        head = b64decode(data[:48])
+        head = b64decode(data[start : start + 48])
     except (Error, ValueError):
         head = b""
     rate = rules_for(model).audio or HEARD_TOKENS
-    return held_seconds(head, 0, len(data) * 3 // 4) * rate
-
-
-def _address(part: Document, name: str) -> str:
-    """A `data:` address with what it holds; "" for one that only says where to look."""
-    value = part.get(name)
-    address = value if isinstance(value, str) else text_of(object_of(value), "url")
-    return address if address.startswith("data:") else ""
+    return held_seconds(head, 0, (len(data) - start) * 3 // 4) * rate
 
 
 def _list(value: Any) -> list[Any]:

@@ -21,12 +21,15 @@ from .media_tokens import (
     VIDEO_BYTES_PER_TOKEN,
     MediaOptions,
     audio_tokens,
+    data_of,
     file_tokens,
+    frame_tokens,
     image_part_tokens,
     most_file_tokens,
     pdf_pages,
     pdf_start,
     pdf_tokens,
+    recording_of,
 )
 from .shapes import list_of, object_of
 from .text_estimate import LONG_FIELD, NOT_READ
@@ -165,18 +168,23 @@ class _Prompt:
                 tokens = image_part_tokens(self.model, part, measured=self.measured)
                 found.image += tokens
                 found.media += tokens
-            case "input_audio":
-                data = text_of(object_of(part.get("input_audio")), "data")
-                tokens = audio_tokens(self.model, sound_length(data), measured=self.measured)
+            case "input_audio" | "audio_url" as kind:
+                seconds = sound_length(*recording_of(part.get(kind)))
+                tokens = audio_tokens(self.model, seconds, measured=self.measured)
                 found.audio += tokens
                 found.media += tokens
             case "file" | "input_file":
                 found.media += self.file(text_of(object_of(part.get("file")) or part, "file_data"))
             case "video_url":
-                value = part.get("video_url")
-                address = value if isinstance(value, str) else text_of(object_of(value), "url")
-                length = len(address) if address.startswith("data:") else 0
-                found.media += max(length // VIDEO_BYTES_PER_TOKEN, VIDEO)
+                found.media += max(len(data_of(part.get("video_url"))) // VIDEO_BYTES_PER_TOKEN, VIDEO)
+            case "file_url" | "document_url" as kind:
+                found.media += self.file(data_of(part.get(kind)))
+            case "video" if list_of(part.get("video")):
+                tokens = frame_tokens(self.model) * len(list_of(part.get("video")))
+                found.image += tokens
+                found.media += tokens
+            case "video":
+                found.media += VIDEO
             case _:
                 self.json(part)
 
@@ -200,13 +208,13 @@ class _Prompt:
             self.found.texts.append(value)
 
 
-def sound_length(data: str) -> int | None:
-    """Seconds of a recording in base64, by its head and its size; None when there is none."""
+def sound_length(data: str, start: int = 0) -> int | None:
+    """Seconds of a recording whose base64 begins at `start`, by its head and its size; None when there is none."""
     try:
-        head = a2b_base64(data[:8192])
+        head = a2b_base64(data[start : start + 8192])
     except (Error, ValueError):
         head = b""
-    return likely_seconds(head, 0, len(data) * 3 // 4) if data else None
+    return likely_seconds(head, 0, (len(data) - start) * 3 // 4) if data else None
 
 
 def json_text(value: Any) -> str:

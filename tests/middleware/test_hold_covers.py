@@ -67,6 +67,8 @@ class Part:
                 return audio_tokens(model, self.measure[0])
             case "pdf":
                 return pdf_tokens(model, self.measure[0])
+            case "film":
+                return image_tokens(model, (1024, 1024)) * (self.measure[0] // 2 * 2)
             case _:
                 return 0  # text, by the bytes of the body
 
@@ -84,10 +86,24 @@ def picture(width: int, height: int, detail: str = "", *, here: bool = True) -> 
     return Part({"type": "image_url", "image_url": {"url": url, "detail": detail}}, "image", (width, height), detail)
 
 
-def recording(seconds: int) -> Part:
+def recording(seconds: int, where: str = "") -> Part:
     wave = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0" + (800).to_bytes(4, "little") * 2 + b"\1\0\x08\0" + b"data\0\0\0\0"
     data = b64encode(wave + b"\0" * (800 * seconds)).decode()
+    if where == "data":
+        return Part({"type": "audio_url", "audio_url": {"url": f"data:audio/wav;base64,{data}"}}, "audio", (seconds,))
+    if where == "alone":
+        return Part({"type": "input_audio", "input_audio": data}, "audio", (seconds,))
     return Part({"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}, "audio", (seconds,))
+
+
+def named(kind: str, value: Any) -> Part:
+    return Part({"type": kind, kind: value}, "")
+
+
+def frames(count: int) -> Part:
+    """A film as pictures, which are here and elsewhere."""
+    film = ["https://example.com/a.png", data_url("image/png", png(64, 64))] * (count // 2)
+    return Part({"type": "video", "video": film}, "film", (count,))
 
 
 def pdf(pages: int) -> Part:
@@ -98,7 +114,8 @@ def pdf(pages: int) -> Part:
 SIDES = st.integers(1, 9000)
 PARTS = st.one_of(
     st.builds(picture, SIDES, SIDES, st.sampled_from(["", "low", "high", "auto"]), here=st.booleans()),
-    st.integers(1, 40).map(recording),
+    st.builds(recording, st.integers(1, 40), st.sampled_from(["", "data", "alone"])),
+    st.integers(1, 20).map(frames),
     st.integers(1, 60).map(pdf),
     st.text("aZ 中é", max_size=200).map(lambda text: Part({"type": "text", "text": text}, "text")),
 )
@@ -235,6 +252,15 @@ def chat(content: Any, model: str, **fields: Any) -> Call:
         pytest.param("gemini-2.5-flash", recording(100), 3_200, id="sound"),
         pytest.param("gpt-4o-mini", pdf(3), 3 * 27_001, id="three pages"),
         pytest.param("gpt-4o", Part({"type": "video_url", "video_url": {"url": "https://a"}}, ""), 8192, id="a film"),
+        pytest.param("gpt-4o", Part({"type": "video", "video": "https://a"}, ""), 8192, id="a film, Alibaba's way"),
+        pytest.param("gpt-4o", frames(12), 12 * 1_445, id="a film as pictures"),
+        pytest.param("gpt-4o", named("input_audio", {"data": "https://a/b.mp3"}), 4096, id="a recording elsewhere"),
+        pytest.param("gpt-4o", named("input_audio", "https://a/b.mp3"), 4096, id="the same, Mistral's way"),
+        pytest.param("gpt-4o", named("audio_url", {"url": "oss://a/b.mp3"}), 4096, id="the same, vLLM's way"),
+        pytest.param("gpt-4o", named("document_url", "https://a/b.pdf"), 4096, id="a document elsewhere"),
+        pytest.param("gpt-4o", named("file_url", {"url": "https://a/b.pdf"}), 4096, id="the same, Zhipu's way"),
+        pytest.param("gpt-4o", recording(100, "data"), 1_000, id="sound in an address"),
+        pytest.param("gpt-4o", recording(100, "alone"), 1_000, id="sound by itself"),
     ],
 )
 def test_media_is_held_by_the_rules_of_the_model(model: str, part: Part, tokens: int) -> None:
