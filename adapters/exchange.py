@@ -2,9 +2,9 @@
 From a call and a channel to the request that goes upstream.
 
 The same dialect on both sides is not converted: the body keeps its bytes but for the model's name, the effort that a
-suffix asked for, `stream_options`, and what the channel overrides. `service_tier` goes, for it would change the price
-behind the gateway's back, and so do `models` (OpenRouter) and `fallbacks` (LiteLLM), which name other models than the
-one that the key may use and is charged for; a channel that wants one sets it in its `param_override`.
+suffix asked for, `stream_options`, and what the channel overrides. What would change the price behind the gateway's
+back goes: `service_tier`, and other models to answer in place of the one that was asked for (`models`, `fallbacks`,
+which routers such as OpenRouter and LiteLLM know). A channel that wants one sets it in its `param_override`.
 """
 
 import re
@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..config.channel import Channel, MappingCycle, mapped_model
 from ..config.live import Live
@@ -23,15 +24,16 @@ from .call import Call
 from .errors import BadRequest, Fault, UpstreamError
 from .operations import Operation
 from .outgoing import Headers, Outgoing, can_be_sent
+from .output_limit import limit_of
 from .provider import Provider, Target
 from .registry import PROVIDERS
 from .splice import REMOVE, fields_of, splice
 
 NO_KEY = Secret("")
+CHANGES_THE_PRICE = ("service_tier", "models", "fallbacks")
+NAMES_OR_TALKS = frozenset({"model", "messages"})
 CACHED_ROUTES = 4096
 URL = re.compile(r"https?://[!-~]+")
-PRICED_OTHERWISE = ("service_tier", "models", "fallbacks")
-"""Fields that would change the price: another tier, or other models to ask where the named one fails."""
 USER_AGENT = (b"user-agent", b"tollway")
 
 
@@ -144,7 +146,7 @@ class ExchangeBuilder:
             strip = not call.asked_for_usage
             if strip:
                 edits["stream_options"] = _with_usage(call.body, document)
-        for name in PRICED_OTHERWISE:
+        for name in CHANGES_THE_PRICE:
             if name in document:
                 edits[name] = REMOVE
         for name in route.provider.unsupported:
@@ -164,6 +166,30 @@ class ExchangeBuilder:
             return splice(call.body, document, edits, model_span=span), strip
         except orjson.JSONEncodeError:
             raise misconfigured("The channel's param_override or model_mapping cannot be written as JSON.") from None
+
+
+def as_sent(call: Call, channel: Channel | None) -> Call:
+    """
+    The call with what the channel's `param_override` sets, for whoever asks what it costs: a longer answer, more of
+    them, a better picture. Its model and its messages stay. Raises `BadRequest` as `ExchangeBuilder.build` does.
+    """
+    document = call.document
+    if channel is None or not channel.param_override or document is None or call.is_form:
+        return call
+    edits = {name: value for name, value in channel.param_override.items() if name not in NAMES_OR_TALKS}
+    try:
+        body = splice(call.body, document, edits)
+    except orjson.JSONEncodeError:
+        return call  # nobody will be asked
+    document = {**document, **edits}
+    choices = document.get("n")
+    return replace(
+        call,
+        body=body,
+        document=document,
+        output_limit=limit_of(document),
+        choices=choices if type(choices) is int and choices > 0 else 1,
+    )
 
 
 def upstream_name(channel: Channel, call: Call) -> str:

@@ -249,7 +249,7 @@ def _cost(
         cache_ratio = world.options.prompt_cache_ratio
     tariff = Tariff(price, ratio, cache_ratio)
     cut_to = least_held = None
-    if world.options.clamp_max_tokens and can_be_limited(call):
+    if world.options.clamp_max_tokens and can_be_limited(call, channel):
         # With the limit that it is sent with, as it is held.
         call = limited(call if call.body else replace(call, body=b"{}", document={}), tariff, world.options)
         least_held = one_token(call, tariff, channel)

@@ -11,6 +11,7 @@ from ..adapters.call import Call
 from ..adapters.errors import BadRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from ..adapters.form import read_form
 from ..adapters.operations import MAX_CHOICES, Operation
+from ..adapters.output_limit import limit_of
 from ..adapters.splice import check_duplicates, only_string
 from .deadline import Deadline
 from .paths import relayed_operation
@@ -185,20 +186,12 @@ def read_call(
         # Read as UTF-8, whatever charset the caller made up: the upstream must not read another body than we did.
         content_type=JSON,
         document=document,
-        output_limit=output_limit(document),
+        output_limit=limit_of(document),
         choices=document.get("n") or 1,
         query=query,
         headers=forwarded,
         model_span=only_string(body, "model", model),
     )
-
-
-def output_limit(document: Mapping[str, Any]) -> int | None:
-    """The larger of the two limits, for upstreams differ in which one they heed; 0 is no limit."""
-    older, newer = document.get("max_tokens"), document.get("max_completion_tokens")
-    older = older if isinstance(older, int) else 0
-    newer = newer if isinstance(newer, int) else 0
-    return max(older, newer) or None
 
 
 def read_form_call(

@@ -12,6 +12,7 @@ from ..adapters.answers import header
 from ..adapters.call import Call
 from ..adapters.errors import BadRequest, InsufficientQuota, UpstreamError
 from ..adapters.estimate import MOST_UNSEEN, settled_usage
+from ..adapters.exchange import as_sent
 from ..adapters.operations import Operation
 from ..adapters.text_estimate import Sent
 from ..adapters.watch import AnswerWatch
@@ -156,7 +157,7 @@ class _Meter:
                     code="model_price_error",
                 )
         elif state.hold is not None:
-            if options.clamp_max_tokens and can_be_limited(call):
+            if options.clamp_max_tokens and can_be_limited(call, channel):
                 await self.reserve_within(state.hold, limited(call, tariff, options), tariff, options, channel)
             else:
                 await self.reserve_whole(state.hold, call, tariff, options, channel)
@@ -259,11 +260,11 @@ class _Meter:
 
     def usage(self, outcome: Outcome, sent: Sent | None = None, delivered: int | None = None) -> Usage:
         """What to charge for: by the counts `sent` and `delivered` where there are any."""
-        call, tariff = self.state.call, self.tariff
+        call, tariff, attempt = self.state.call, self.tariff, self.state.attempt
         if call is None:
             return _as_reported(outcome)
         return settled_usage(
-            call,
+            call if attempt is None else as_sent(call, attempt.channel),
             outcome.usage,
             delivered_tokens=outcome.delivered_tokens if delivered is None else delivered,
             images=outcome.images,

@@ -4,8 +4,8 @@ from msgspec.structs import replace
 
 from ..adapters.call import Call
 from ..adapters.estimate import answers_of, most_usage
-from ..adapters.exchange import upstream_name
-from ..adapters.output_limit import with_output_limit
+from ..adapters.exchange import as_sent, upstream_name
+from ..adapters.output_limit import LIMITS, planned_output, with_output_limit
 from ..adapters.search_estimate import asks_more
 from ..adapters.text_estimate import BYTES_PER_TOKEN, is_plain
 from ..config.channel import Channel, MappingCycle
@@ -20,21 +20,22 @@ def reservation(call: Call, tariff: Tariff, options: Options, channel: Channel |
     `default_max_tokens` where there is none, which a model that writes less does not reach.
 
     An ordinary conversation takes a few operations; everything else is looked into: pictures, sound and files count by
-    the rules of the model that `channel` asks.
+    the rules of the model that `channel` asks. What the channel overrides counts as it is sent.
     """
+    call = as_sent(call, channel)
     if (
         call.operation.dialect == "openai_chat"
         and tariff.text_only
         and is_plain(call)
         and not (tariff.sells_more and asks_more(call))
     ):
-        limit = default_limit(tariff, options) if call.output_limit is None else call.output_limit
+        limit = default_limit(call, tariff, options) if call.output_limit is None else call.output_limit
         return tariff.reserve(len(call.body) // BYTES_PER_TOKEN + 1, limit * call.choices)
-    return tariff.cover(expected_usage(call, default_limit(tariff, options), tariff, channel))
+    return tariff.cover(expected_usage(call, default_limit(call, tariff, options), tariff, channel))
 
 
 def expected_usage(call: Call, limit: int, tariff: Tariff, channel: Channel | None) -> Usage:
-    """The most that the call is likely to use of what `channel` calls its model."""
+    """The most that a call `as_sent` is likely to use of what `channel` calls its model."""
     try:
         model = call.base_model if channel is None else upstream_name(channel, call)
     except MappingCycle:
@@ -42,27 +43,29 @@ def expected_usage(call: Call, limit: int, tariff: Tariff, channel: Channel | No
     return most_usage(call, limit, tariff.price, model)
 
 
-def default_limit(tariff: Tariff, options: Options) -> int:
-    """The output to expect of an answer whose length the caller does not limit."""
-    most = tariff.price.max_output
-    return options.default_max_tokens if most is None else min(options.default_max_tokens, most)
+def default_limit(call: Call, tariff: Tariff, options: Options) -> int:
+    """The output to expect of an answer whose length the caller does not limit, and what he announces besides."""
+    limit, most = options.default_max_tokens + planned_output(call.document or {}), tariff.price.max_output
+    return limit if most is None else min(limit, most)
 
 
 def is_mostly_output(call: Call, quota: int, tariff: Tariff, channel: Channel | None = None) -> bool:
     """Whether of `quota`, its reservation, more than half is for the output, which the caller can limit."""
-    if not can_be_limited(call):
+    if not can_be_limited(call, channel):
         return False
-    return tariff.cover(_writing(expected_usage(call, 0, tariff, channel), 0)) < quota / 2
+    return tariff.cover(_writing(expected_usage(as_sent(call, channel), 0, tariff, channel), 0)) < quota / 2
 
 
-def can_be_limited(call: Call) -> bool:
-    """Whether the output of a call has a limit that the gateway can lower."""
+def can_be_limited(call: Call, channel: Channel | None = None) -> bool:
+    """Whether the output of a call has a limit that the gateway can lower, and that the channel does not set itself."""
+    if channel is not None and not LIMITS.isdisjoint(channel.param_override):
+        return False
     return call.operation.generates and not call.is_form
 
 
 def limited(call: Call, tariff: Tariff, options: Options) -> Call:
     """The call with its output limited to what `reservation` takes for it, so that it cannot cost more."""
-    return call if call.output_limit is not None else with_output_limit(call, default_limit(tariff, options))
+    return call if call.output_limit is not None else with_output_limit(call, default_limit(call, tariff, options))
 
 
 def clamped(call: Call, tariff: Tariff, affordable: int, channel: Channel | None = None) -> tuple[Call, int] | None:
@@ -70,8 +73,8 @@ def clamped(call: Call, tariff: Tariff, affordable: int, channel: Channel | None
     A `limited` call with the highest output limit for which quota of `affordable` is enough, and the quota to hold for
     it. None where that is not even one token.
     """
-    limit = call.output_limit or 0
-    expected, answers = expected_usage(call, limit, tariff, channel), answers_of(call)
+    limit, sent = call.output_limit or 0, as_sent(call, channel)
+    expected, answers = expected_usage(sent, limit, tariff, channel), answers_of(sent)
     most = affordable_output(expected, answers, limit, tariff, affordable)
     if not most:
         return None
@@ -81,7 +84,8 @@ def clamped(call: Call, tariff: Tariff, affordable: int, channel: Channel | None
 
 def one_token(call: Call, tariff: Tariff, channel: Channel | None = None) -> int:
     """The least quota for which a call is not refused: what `clamped` holds for answers of one token."""
-    return tariff.cover(_writing(expected_usage(call, 1, tariff, channel), answers_of(call)))
+    sent = as_sent(call, channel)
+    return tariff.cover(_writing(expected_usage(sent, 1, tariff, channel), answers_of(sent)))
 
 
 def affordable_output(expected: Usage, answers: int, limit: int, tariff: Tariff, affordable: int) -> int:
