@@ -94,6 +94,7 @@ class Tollway:
                 open_ledger(opened.store, self.settings, snapshot.options, log_store=opened.log_store)
             )
             snapshot.balances_changed = ledger.changed
+            snapshot.all_changed = ledger.budgets.load
             upstreams = Upstreams(
                 allow_private=self.settings.allow_private_upstreams,
                 idle_seconds=self.settings.idle_connection_timeout,

@@ -8,7 +8,7 @@ The relay itself never asks the store.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Set
 from dataclasses import replace
 
 from ..config.groups import GroupError, GroupRatios
@@ -26,6 +26,8 @@ log = logging.getLogger("tollway.snapshot")
 
 POLL_EVERY = 0.5
 REFRESH_EVERY = 0.2
+MISSES_AFTER = changes.KEPT_MS / 1000 / 2
+"""Seconds without a look at the change list after which some of it may be forgotten already."""
 
 BalancesChanged = Callable[[Collection[int], Collection[int]], None]
 
@@ -54,6 +56,11 @@ class TokenIndex:
         self._principals[token.key_hash] = principal
         self._hashes[token.id] = token.key_hash
 
+    def keep(self, token_ids: Set[int]) -> None:
+        """Drop all others."""
+        for token_id in self._hashes.keys() - token_ids:
+            self.drop(token_id)
+
     def drop(self, token_id: int) -> None:
         key_hash = self._hashes.pop(token_id, None)
         if key_hash is not None:
@@ -77,7 +84,10 @@ class CurrentRatios(Live[GroupRatios]):
 class Snapshot:
     """The relay's view of the store."""
 
-    def __init__(self, store: Store, vault: Vault, *, defaults: Options) -> None:
+    def __init__(
+        self, store: Store, vault: Vault, *, defaults: Options, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`clock`: the calendar's time, in seconds, which goes on while the machine sleeps."""
         self.store = store
         self.vault = vault
         self.options = Live(defaults)
@@ -87,11 +97,15 @@ class Snapshot:
         self.pool = MemoryChannelPool(options=self.options, on_dead_key=self._on_dead_key)
         self.balances_changed: BalancesChanged = _nobody
         """Told of the users and tokens whose rows were changed."""
+        self.all_changed: Callable[[], Awaitable[None]] = _to_nobody
+        """Called when changes may have been missed, and everything was loaded again."""
         self.tell_others: Callable[[], Awaitable[None]] = _to_nobody
         """Called when this process has written what others should see before they next poll."""
         self._defaults = defaults
         self._builtin = self.prices.current
+        self._clock = clock
         self._seen = 0
+        self._looked_at = clock()
         self._refreshed = 0.0
         self._next_refresh: asyncio.Task[None] | None = None
         self._polling = asyncio.Lock()
@@ -99,11 +113,13 @@ class Snapshot:
 
     async def load(self) -> None:
         """Everything. Raises `StoreError`."""
+        now = self._clock()
         self._seen = await changes.latest(self.store)
         await self._load_options()
         await self._load_prices()
         await self._load_channels()
-        await self._load_tokens(await users.list_all(self.store), await tokens.all_kept(self.store))
+        await self._load_all_tokens()
+        self._looked_at = now
 
     async def run(self) -> None:
         """Follow the change list for as long as the process serves. A store that is away is asked again."""
@@ -143,7 +159,13 @@ class Snapshot:
             await self._poll()
 
     async def _poll(self) -> None:
+        now = self._clock()
+        if now - self._looked_at > MISSES_AFTER:
+            log.warning("changes may have been missed: everything is loaded again")
+            await self.load()
+            await self.all_changed()
         found = await changes.since(self.store, self._seen)
+        self._looked_at = now
         if found:
             kinds = {change.kind for change in found}
             if kinds & {"option", "group"}:
@@ -155,7 +177,7 @@ class Snapshot:
             user_ids = {change.ref for change in found if change.kind == "user"}
             token_ids = {change.ref for change in found if change.kind == "token"}
             if kinds & {"option", "group"}:  # which groups a user may use has changed, for any of them
-                await self._load_tokens(await users.list_all(self.store), await tokens.all_kept(self.store))
+                await self._load_all_tokens()
             else:
                 await self._reload(user_ids, token_ids)
             self.balances_changed(user_ids, token_ids)
@@ -171,6 +193,11 @@ class Snapshot:
         owners = user_ids | {token.user_id for token in kept.values()}
         if owners:
             await self._load_tokens(await users.by_ids(self.store, owners), kept.values())
+
+    async def _load_all_tokens(self) -> None:
+        owners, rows = await users.list_all(self.store), await tokens.all_kept(self.store)
+        self.tokens.keep({row.id for row in rows})
+        await self._load_tokens(owners, rows)
 
     async def _load_tokens(self, owners: Iterable[UserRow], rows: Iterable[TokenRow]) -> None:
         owners, rows = tuple(owners), tuple(rows)

@@ -43,7 +43,10 @@ class BudgetBook:
 
     async def load(self) -> None:
         """All of them. Raises `StoreError`."""
-        self._add(await budgets.list_all(self.store))
+        found = await budgets.list_all(self.store)
+        for known in (self._users, self._tokens, self._groups):
+            known.clear()
+        self._add(found)
 
     def changed(self, user_ids: Collection[int], token_ids: Collection[int]) -> None:
         """These users and tokens, or any group, may have other budgets now: `refresh` looks."""
