@@ -3,8 +3,8 @@ From a call and a channel to the request that goes upstream.
 
 The same dialect on both sides is not converted: the body keeps its bytes but for the model's name, the effort that a
 suffix asked for, `stream_options`, and what the channel overrides. What would change the price behind the gateway's
-back goes: `service_tier`, and other models to answer in place of the one that was asked for (`models`, `fallbacks`,
-which routers such as OpenRouter and LiteLLM know). A channel that wants one sets it in its `param_override`.
+back goes: `service_tier`, and other models to answer in place of the one that was asked for (`models`, `fallbacks` and
+the like, which routers such as OpenRouter and LiteLLM know). A channel that wants one sets it in its `param_override`.
 """
 
 import re
@@ -30,7 +30,9 @@ from .registry import PROVIDERS
 from .splice import REMOVE, fields_of, splice
 
 NO_KEY = Secret("")
-CHANGES_THE_PRICE = ("service_tier", "models", "fallbacks")
+CHANGES_THE_PRICE = frozenset(
+    {"service_tier", "models", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks"}
+)
 NAMES_OR_TALKS = frozenset({"model", "messages"})
 CACHED_ROUTES = 4096
 URL = re.compile(r"https?://[!-~]+")
@@ -146,9 +148,8 @@ class ExchangeBuilder:
             strip = not call.asked_for_usage
             if strip:
                 edits["stream_options"] = _with_usage(call.body, document)
-        for name in CHANGES_THE_PRICE:
-            if name in document:
-                edits[name] = REMOVE
+        if not CHANGES_THE_PRICE.isdisjoint(document):
+            edits |= dict.fromkeys(CHANGES_THE_PRICE & document.keys(), REMOVE)
         for name in route.provider.unsupported:
             if name in document:
                 edits[name] = REMOVE

@@ -38,7 +38,7 @@ async def writes_all_it_may(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("body", [CHAT, STREAM], ids=["whole", "stream"])
-@pytest.mark.parametrize("field", ["models", "fallbacks"])
+@pytest.mark.parametrize("field", ["models", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks"])
 def test_no_other_model_may_answer_at_the_price_of_the_one_named(
     field: str, body: dict[str, Any], gateway: Gateway, account: Account, upstream: UpstreamOf
 ) -> None:
