@@ -79,8 +79,8 @@ class StoreLedger:
         """Why charges cannot be written now; empty when they can."""
         self.wanted = asyncio.Event()
         """Set when so many charges wait that they should be written at once."""
-        self.charged: set[int] = set()
-        """The users whose charges were written since somebody looked."""
+        self.active: set[int] = set()
+        """The users whose charges were written, or who were refused, since somebody looked."""
         self.beat_at = clock()
         """When the database last knew of this process."""
         self._sync_at_once = sync_at_once
@@ -144,6 +144,8 @@ class StoreLedger:
         """Fetch what each purse lacks for `quota`. Raises `InsufficientQuota`, `Unavailable`."""
         for purse in purses:
             if not purse.covers(quota) and not await self._fill(purse, quota):
+                if purse.subject.kind is Kind.USER:
+                    self.active.add(purse.subject.id)
                 raise refusal(purse, quota, self.budgets.now_ms())
 
     def refill(self, purses: Iterable[Purse]) -> None:
@@ -353,7 +355,7 @@ class StoreLedger:
                 await leases.rejoin(self.store, batch.holder, host="", flushed=batch.after, now_ms=now_ms)
                 return
             self.core.wrote(batch, now_known=not new)
-            self.charged.update([record.user_id for record in batch.records])
+            self.active.update([record.user_id for record in batch.records])
             if self.logs is None:
                 self.journal.flushed(batch.upto)
             else:

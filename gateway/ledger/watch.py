@@ -2,7 +2,9 @@
 Watches for budgets and balances that run low, and tells of each crossing once, whichever process sees it first.
 
 It asks the database for what has crossed and was not told of, so that nothing depends on who wrote the last charge, or
-on whether he lives. A process that dies between taking a notice and sending it is the one case in which none is sent.
+on whether he lives. Of balances it asks when a user is charged, or refused: the charge that made one low may have been
+the last that a process wrote. A process that dies between taking a notice and sending it is the one case in which none
+is sent.
 """
 
 from ...config.budget import Budget
@@ -42,12 +44,12 @@ class Watch:
         if self.ledger.budgets:
             for budget, period in await budgets.crossed(self.store, now_ms):
                 await self._tell_of_budget(budget, period, now_ms)
-        charged, self.ledger.charged = self.ledger.charged, set()
+        active, self.ledger.active = self.ledger.active, set()
         if threshold := self.options.current.quota_remind_threshold:
             try:
-                await self._look_at(sorted(charged), threshold, now_ms)
+                await self._look_at(sorted(active), threshold, now_ms)
             except StoreError:
-                self.ledger.charged |= charged
+                self.ledger.active |= active
                 raise
 
     async def _look_at(self, user_ids: list[int], threshold: int, now_ms: int) -> None:

@@ -70,7 +70,10 @@ async def claim(
 
 
 async def low_balances(session: Session, user_ids: Collection[int], threshold: int) -> tuple[LowBalance, ...]:
-    """Those of some users who have less than the threshold, and of whom nobody was told since their last grant."""
+    """
+    Those of some users who have spent something and have less than the threshold, and of whom nobody was told since
+    their last grant.
+    """
     leased = (
         select(func.coalesce(func.sum(leases.c.amount), 0))
         .where(leases.c.kind == int(Kind.USER), leases.c.subject == users.c.id)
@@ -85,7 +88,11 @@ async def low_balances(session: Session, user_ids: Collection[int], threshold: i
     told = exists().where(about(NoticeKind.BALANCE, users.c.id), occasion(grant, 0))
     quota = users.c.quota + leased
     query = select(users.c.id, users.c.username, quota.label("quota"), grant.label("grant_id")).where(
-        users.c.id.in_(list(user_ids)), users.c.deleted_at.is_(None), quota < threshold, ~told
+        users.c.id.in_(list(user_ids)),
+        users.c.deleted_at.is_(None),
+        users.c.request_count > 0,
+        quota < threshold,
+        ~told,
     )
     rows = await session.all(query)
     return tuple(LowBalance(row["id"], row["username"], int(row["quota"]), row["grant_id"]) for row in rows)

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from tollway.adapters.errors import InsufficientQuota
 from tollway.config.budget import BudgetKind, Period
 from tollway.config.live import Live
 from tollway.config.options import Options
@@ -154,6 +155,24 @@ async def test_a_low_balance_is_told_once_after_each_top_up(
     assert len(told()) == 2
 
 
+@every_engine
+async def test_a_low_balance_is_told_although_who_wrote_the_last_charge_is_gone(
+    store: Store, tmp_path: Path, node_of: NodeOf, told: Callable[[], list[str]]
+) -> None:
+    principal, never = await user(store, 1000, "vip"), await user(store, 0, "vip")
+    settings, options = Settings(data_dir=tmp_path / "gone"), Live(Options())
+    async with open_ledger(store, settings, options) as ledger:
+        await Node(ledger, settings, options).spend(principal, 1000)
+    node = await node_of("next")
+    for _ in range(2):
+        for each in (principal, never):
+            with pytest.raises(InsufficientQuota):
+                await node.spend(each, 1)
+        await node.watch.look()
+    assert len(told()) == 1  # who never had anything has not run low
+    assert told()[0].endswith(" has $0.000000 left, less than $0.000200.")
+
+
 @on_sqlite
 async def test_what_could_not_be_looked_for_is_looked_for_again(
     store: Store, node_of: NodeOf, told: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
@@ -184,4 +203,4 @@ async def test_without_budgets_and_threshold_the_database_is_not_asked(
         monkeypatch.setattr(notices, "low_balances", None)
         monkeypatch.setattr(budgets, "crossed", None)
         await node.watch.look()
-        assert ledger.charged == set()
+        assert ledger.active == set()
