@@ -26,13 +26,13 @@ from .media_estimate import (
     spoken_tokens,
     text_of,
 )
-from .operations import MAX_CHOICES
+from .operations import MAX_CHOICES, Operation
 from .search_estimate import HOUR, found_tokens, most_searches
 from .sound_length import longest_seconds
 from .text_estimate import Sent, estimate_input, estimate_text, is_plain, likely_sent, most_sent
 from .usage import bounded_seconds
 
-__all__ = ["estimate_input", "estimate_text", "most_usage", "settled_usage"]
+__all__ = ["estimate_input", "estimate_text", "is_sold", "most_usage", "settled_usage"]
 
 TEXT = frozenset({"chat_completions", "completions", "embeddings", "moderations"})
 """Operations that are charged by tokens alone."""
@@ -151,6 +151,20 @@ def most_usage(call: Call, default_output: int, price: Price, model: str = "") -
         output_image_tokens=output if _draws(price) else 0,
         tool_calls=(("web_search", searches),) if searches else (),
     )
+
+
+def is_sold(operation: Operation, price: Price) -> bool:
+    """
+    Whether the price has a figure for something that the operation uses, or none at all, for what is free.
+
+    False for a conversation with a model whose price is by the minute or by the picture: it would cost nothing.
+    """
+    by_picture, by_minute = any(price.per_image.values()), bool(price.per_minute)
+    if not (by_picture or by_minute) or price.per_call or price.tools or price.tiers or _charges_tokens(price):
+        return True
+    if operation.name.startswith("images_"):
+        return by_picture
+    return by_minute and operation.name in ("audio_transcriptions", "audio_translations")
 
 
 def answers_of(call: Call) -> int:

@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from ..adapters.call import Call
 from ..adapters.errors import (
-    BadRequest,
     ClientError,
     Forbidden,
     GatewayError,
@@ -22,6 +21,7 @@ from ..adapters.errors import (
     NoHealthyChannel,
     NotFound,
 )
+from ..adapters.estimate import is_sold
 from ..adapters.exchange import upstream_name
 from ..config.amounts import dollars
 from ..config.budget import Budget
@@ -32,7 +32,7 @@ from ..config.tariff import Tariff
 from ..middleware.channel_select import permitted
 from ..middleware.memory import MemoryChannelPool
 from ..middleware.ports import Prices, Ratios
-from ..middleware.reservation import can_be_limited, clamped, limited, one_token, reservation
+from ..middleware.reservation import can_be_limited, clamped, limited, no_price, one_token, reservation
 from ..middleware.routing.health import Health
 from ..middleware.routing.plan import ChannelIndex, make_plan
 from ..middleware.state import Candidate, Principal
@@ -153,8 +153,11 @@ def explain(call: Call, principal: Principal, world: World, balance: Balance, *,
         now=0.0,
         random=Random(0),
     )
-    price = world.prices.price_for(call.model, call.base_model)
-    cost = None if price is None else _cost(call, principal, price.at(now), candidates, world, balance)
+    listed = world.prices.price_for(call.model, call.base_model)
+    price = None if listed is None else listed.at(now)
+    if price is not None and not is_sold(call.operation, price):
+        price = None
+    cost = None if price is None else _cost(call, principal, price, candidates, world, balance)
     return Explanation(
         model=asked,
         served_as=served_as,
@@ -196,9 +199,7 @@ def _refusals(
     except (NotFound, NoHealthyChannel) as error:
         yield error
     if cost is None and not world.options.accept_unknown_models:
-        yield BadRequest(
-            f"The model {call.model!r} has no price, so it is not served.", param="model", code="model_price_error"
-        )
+        yield no_price(call)
     if cost is not None:
         problem = f"does not cover this request, which may cost {dollars(cost.reserved)}"
         if cost.one_token is not None:

@@ -10,8 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..adapters.answers import header
 from ..adapters.call import Call
-from ..adapters.errors import BadRequest, InsufficientQuota, UpstreamError
-from ..adapters.estimate import MOST_UNSEEN, settled_usage
+from ..adapters.errors import InsufficientQuota, UpstreamError
+from ..adapters.estimate import MOST_UNSEEN, is_sold, settled_usage
 from ..adapters.exchange import as_sent
 from ..adapters.operations import Operation
 from ..adapters.text_estimate import Sent
@@ -26,7 +26,7 @@ from ..config.tariff import Tariff
 from .counting import Counting
 from .paths import address_of, operation_of
 from .ports import Prices, Ratios
-from .reservation import can_be_limited, clamped, is_mostly_output, limited, one_token, reservation
+from .reservation import can_be_limited, clamped, is_mostly_output, limited, no_price, one_token, reservation
 from .state import Charge, Hold, Outcome, Principal, RelayState, state_of
 
 MOST_TARIFFS = 4096
@@ -149,13 +149,11 @@ class _Meter:
         options = layer.options.current
         channel = None if state.attempt is None else state.attempt.channel
         tariff = self.tariff = layer.tariff(state.principal, channel, call.model, call.base_model, self.started_at)
+        if tariff is not None and not is_sold(call.operation, tariff.price):
+            tariff = self.tariff = None
         if tariff is None:
             if not options.accept_unknown_models:
-                raise BadRequest(
-                    f"The model {call.model!r} has no price, so it is not served.",
-                    param="model",
-                    code="model_price_error",
-                )
+                raise no_price(call)
         elif state.hold is not None:
             if options.clamp_max_tokens and can_be_limited(call, channel):
                 await self.reserve_within(state.hold, limited(call, tariff, options), tariff, options, channel)

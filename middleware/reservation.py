@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from ..adapters.call import Call
+from ..adapters.errors import BadRequest
 from ..adapters.estimate import answers_of, most_usage
 from ..adapters.exchange import as_sent, upstream_name
 from ..adapters.output_limit import LIMITS, planned_output, with_output_limit
@@ -41,6 +42,15 @@ def expected_usage(call: Call, limit: int, tariff: Tariff, channel: Channel | No
     except MappingCycle:
         model = call.base_model  # nobody will be asked
     return most_usage(call, limit, tariff.price, model)
+
+
+def no_price(call: Call) -> BadRequest:
+    """The refusal of a model that has no price, or none for what is asked of it."""
+    return BadRequest(
+        f"The model {call.model!r} has no price for {call.operation.path}, so it is not served.",
+        param="model",
+        code="model_price_error",
+    )
 
 
 def default_limit(call: Call, tariff: Tariff, options: Options) -> int:

@@ -112,7 +112,7 @@ def test_a_request_for_more_than_there_is_money_is_refused(
     gateway: Gateway, account: Account, upstream: UpstreamOf
 ) -> None:
     gateway.channel(account, upstream(always(whole(completion()))).url, models=("gpt-3.5-turbo-instruct",))
-    body = {"model": "gpt-3.5-turbo-instruct", "prompt": "a", "best_of": 2**62, "max_tokens": 10**9}
+    body = {"model": "gpt-3.5-turbo-instruct", "prompt": ["a"] * 1000, "best_of": 128, "max_tokens": 10**9}
     answer = gateway.ask("/v1/completions", account, body)
     assert (answer.status, answer.error["code"]) == (402, "insufficient_quota")
 

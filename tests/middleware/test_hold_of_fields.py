@@ -7,11 +7,12 @@ import orjson
 import pytest
 from tollway.adapters.call import Call
 from tollway.adapters.errors import BadRequest
+from tollway.adapters.estimate import is_sold
 from tollway.adapters.operations import BY_PATH
 from tollway.config.channel import Channel, ChannelType
 from tollway.config.options import Options
 from tollway.config.price_book import PriceBook
-from tollway.config.pricing import Usage
+from tollway.config.pricing import Price, Usage
 from tollway.config.tariff import Tariff
 from tollway.middleware.intake import read_call
 from tollway.middleware.reservation import clamped, limited, one_token, reservation
@@ -136,6 +137,33 @@ def test_the_clamp_counts_the_answers_that_the_channel_asks_for() -> None:
     assert smaller[0].document == {**(call.document or {}), "max_tokens": smaller[0].output_limit}
     assert 0 < (smaller[0].output_limit or 0) <= 10
     assert one_token(call, tariff, channel) >= tariff.quota(Usage(0, 5))
+
+
+SPEECH, HEARD = "/v1/audio/speech", "/v1/audio/transcriptions"
+
+
+@pytest.mark.parametrize(
+    ("price", "paths"),
+    [
+        (Price("m"), {CHAT, PICTURES, SPEECH, HEARD}),
+        (Price("m", input=Decimal(1)), {CHAT, PICTURES, SPEECH, HEARD}),
+        (Price("m", output_audio=Decimal(1)), {CHAT, PICTURES, SPEECH, HEARD}),
+        (Price("m", per_call=Decimal(1), per_minute=Decimal(1)), {CHAT, PICTURES, SPEECH, HEARD}),
+        (Price("m", tools={"web_search": Decimal(1)}), {CHAT, PICTURES, SPEECH, HEARD}),
+        (Price("m", per_minute=Decimal(1)), {HEARD}),
+        (Price("m", per_image={"default": Decimal(1)}), {PICTURES}),
+        (Price("m", per_image={"default": Decimal(0)}), {CHAT, PICTURES, SPEECH, HEARD}),
+        (Price("m", per_image={"default": Decimal(1)}, per_minute=Decimal(1)), {PICTURES, HEARD}),
+        (Price("m", input=Decimal(1), per_minute=Decimal(1)), {CHAT, PICTURES, SPEECH, HEARD}),
+    ],
+)
+def test_what_a_price_has_no_figure_for_is_not_sold(price: Price, paths: set[str]) -> None:
+    assert {path for path in (CHAT, PICTURES, SPEECH, HEARD) if is_sold(BY_PATH[path], price)} == paths
+
+
+def test_every_price_that_comes_along_sells_something() -> None:
+    unsold = [name for name, price in BOOK.prices.items() if not any(is_sold(each, price) for each in BY_PATH.values())]
+    assert unsold == []
 
 
 def test_a_better_picture_of_the_channels_choice_is_held() -> None:

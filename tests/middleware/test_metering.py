@@ -197,6 +197,14 @@ async def test_a_model_without_a_price_is_refused_before_the_app_is_called() -> 
     assert inside.calls == 0
 
 
+async def test_a_conversation_at_a_price_by_the_minute_is_refused() -> None:
+    inside = Inside()
+    with pytest.raises(BadRequest) as caught:
+        await Metered(inside, call=call_of("voxtral-mini-latest")).run()
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "model_price_error", "model")
+    assert inside.calls == 0
+
+
 async def test_a_model_without_a_price_is_served_for_nothing_where_that_is_allowed() -> None:
     options = Live(Options(accept_unknown_models=True))
     metered = await Metered(Inside(answer("gpt-9", USED)), call=call_of("gpt-9"), options=options).run()

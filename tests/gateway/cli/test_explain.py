@@ -213,6 +213,11 @@ REFUSALS: dict[str, tuple[Callable[[], Explanation], int, str]] = {
         400,
         "model_price_error",
     ),
+    "a model without a price for what is asked": (
+        lambda: ask(channel(1, models=("whisper-1",)), call=Call(CHAT, "whisper-1", "whisper-1")),
+        400,
+        "model_price_error",
+    ),
 }
 
 
