@@ -27,9 +27,9 @@ from .media_estimate import (
     text_of,
 )
 from .operations import MAX_CHOICES, Operation
-from .search_estimate import HOUR, found_tokens, most_searches
+from .search_estimate import found_tokens, most_searches
 from .sound_length import longest_seconds
-from .text_estimate import Sent, estimate_input, estimate_text, is_plain, likely_sent, most_sent
+from .text_estimate import HOUR, Sent, estimate_input, estimate_text, is_plain, likely_sent, most_sent
 from .usage import bounded_seconds
 
 __all__ = ["estimate_input", "estimate_text", "is_sold", "most_usage", "settled_usage"]

@@ -15,9 +15,6 @@ from .usage import MOST_CALLS
 RESEARCH = "deep-research"
 """In the names of models that search whether they are asked to or not."""
 
-HOUR = b'"1h"'
-"""The longer life of a prompt in Anthropic's cache, which costs more to write."""
-
 USUAL_SEARCHES = 5
 """What is held for a tool whose use the caller does not limit."""
 USUAL_SOURCES = 20
@@ -28,7 +25,7 @@ FOUND_TOKENS = 8_000
 
 
 def asks_more(call: Call) -> bool:
-    """False for a call that causes no search and no long-lived cache: a quick look, for all that is plain text."""
+    """False for a call that causes no search and caches nothing itself: a quick look, for all that is plain text."""
     document = call.document or EMPTY
     return (
         "tools" in document
@@ -37,7 +34,6 @@ def asks_more(call: Call) -> bool:
         or "plugins" in document  # OpenRouter's
         or "cache_control" in document  # Anthropic's
         or RESEARCH in call.base_model
-        or HOUR in call.body
     )
 
 

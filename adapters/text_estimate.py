@@ -26,7 +26,6 @@ from .media_tokens import (
     recording_of,
     rules_for,
 )
-from .search_estimate import HOUR
 from .shapes import list_of, object_of
 
 ASCII_PER_TOKEN = 3.5
@@ -56,6 +55,8 @@ def estimate_text(text: str) -> int:
 
 
 SHORT_BODY = 16 * 1024
+HOUR = b'"1h"'
+"""The longer life of a prompt in Anthropic's cache, which costs more to write."""
 BYTES_PER_TOKEN = 3
 
 

@@ -35,6 +35,7 @@ class Tariff:
         "cache_ratio",
         "price",
         "ratio",
+        "sells_hours",
         "sells_more",
         "text_only",
     )
@@ -64,7 +65,9 @@ class Tariff:
         every = (price, *(tier for _, tier in price.tier_prices))
         self.text_only = all(each.output_audio is None and each.output_image is None for each in every)
         """Output has one price, whatever it is: `reserve` covers a call that sends nothing but text."""
-        self.sells_more = "web_search" in price.tools or any(each.cache_write_1h is not None for each in every)
+        self.sells_hours = any(each.cache_write_1h is not None for each in every)
+        """An hour in a cache has a price of its own."""
+        self.sells_more = "web_search" in price.tools or self.sells_hours
         """A request may ask for what `reserve` does not cover: searches, or an hour in a cache."""
 
     def quota(self, usage: Usage) -> int:

@@ -8,7 +8,7 @@ from ..adapters.estimate import answers_of, most_usage
 from ..adapters.exchange import as_sent, upstream_name
 from ..adapters.output_limit import LIMITS, planned_output, with_output_limit
 from ..adapters.search_estimate import asks_more
-from ..adapters.text_estimate import BYTES_PER_TOKEN, is_plain
+from ..adapters.text_estimate import BYTES_PER_TOKEN, HOUR, is_plain
 from ..config.channel import Channel, MappingCycle
 from ..config.options import Options
 from ..config.pricing import Usage
@@ -29,6 +29,7 @@ def reservation(call: Call, tariff: Tariff, options: Options, channel: Channel |
         and tariff.text_only
         and is_plain(call)
         and not (tariff.sells_more and asks_more(call))
+        and not (tariff.sells_hours and HOUR in call.body)
     ):
         limit = default_limit(call, tariff, options) if call.output_limit is None else call.output_limit
         return tariff.reserve(len(call.body) // BYTES_PER_TOKEN + 1, limit * call.choices)
