@@ -39,6 +39,7 @@ def _document(found: Audit) -> dict[str, object]:
             for each in found.differences
         ],
         "damages": found.damages,
+        "notes": found.notes,
     }
 
 
@@ -47,6 +48,7 @@ def _text(found: Audit) -> str:
         f"{each.subject}: {each.promise}: expected {each.expected}, found {each.found}" for each in found.differences
     ]
     lines += [f"journal: {damage}" for damage in found.damages]
+    lines += [f"note: {note}" for note in found.notes]
     if found.waiting:
         lines.append(f"{found.waiting} charges are written down and wait for the database.")
     lines.append("Everything adds up." if found.clean else f"{len(found.differences)} figures differ.")

@@ -28,13 +28,15 @@ from ...config.budget import DAY_MS
 from .hourly import KEYS, ROW_REQUESTS
 from .leases import Kind
 from .records import CHARGING
-from .schema import budget_periods, grants, hourly, leases, logs, tokens, users
+from .schema import budget_periods, grants, holders, hourly, leases, log_cursors, logs, tokens, users
 from .store import Session
 from .sums import HOUR_MS
 
 MOST_IDS = 500
 ROWS_AT_ONCE = 100_000
 END_OF_TIME = 2**63 - 1
+COUNTED = "charged = sum of its hours"
+OWNERS = (("user", users, hourly.c.user_id), ("token", tokens, hourly.c.token_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,31 @@ async def balances(session: Session) -> list[Imbalance]:
 async def counters(session: Session) -> list[Imbalance]:
     """Users and tokens whose counter is not the sum of their hours. For logs that live in this database."""
     return [
-        Imbalance(f"{kind} {row['id']}", "charged = sum of its hours", int(row["used"]), int(row["hours"]))
-        for kind, table, column in (("user", users, hourly.c.user_id), ("token", tokens, hourly.c.token_id))
+        Imbalance(f"{kind} {row['id']}", COUNTED, int(row["used"]), int(row["hours"]))
+        for kind, table, column in OWNERS
         for row in await session.all(_counted(table, column))
     ]
+
+
+async def counters_apart(session: Session, log_session: Session) -> list[Imbalance] | None:
+    """
+    The same where logs have a database of their own. Hours of before they had are still in this one.
+
+    None while one of the two has charges that the other has not: what differs then says nothing. Whoever writes moves
+    a number in both, so the same numbers before and after are a moment in which nobody did.
+    """
+    before = await _standing(session, log_session)
+    found: list[Imbalance] = []
+    for kind, table, column in OWNERS:
+        used = {row["id"]: int(row["used"]) for row in await session.all(_used(table))}
+        hours = dict.fromkeys(used, 0)
+        for each in (session, log_session):
+            for row in await each.all(_summed(column)):
+                hours[row["id"]] = hours.get(row["id"], 0) + int(row["quota"])
+        found += [
+            Imbalance(f"{kind} {id}", COUNTED, quota, hours[id]) for id, quota in used.items() if quota != hours[id]
+        ]
+    return found if before is not None and before == await _standing(session, log_session) else None
 
 
 async def aggregates(session: Session, kept_from: int | None = None) -> list[Imbalance]:
@@ -106,6 +129,23 @@ async def kept_since(session: Session, now_ms: int) -> int:
     row = await session.one(select(func.min(logs.c.created_at).label("at")))
     oldest = None if row is None else row["at"]
     return min(now_ms - DAY_MS, now_ms if oldest is None else oldest)
+
+
+async def _standing(session: Session, log_session: Session) -> dict[str, int] | None:
+    """The number of each holder's last charge, by holder; None where the two databases have other ones."""
+    logged = {row["holder"]: row["flushed"] for row in await log_session.all(select(log_cursors))}
+    charged = {row["id"]: row["flushed"] for row in await session.all(select(holders.c.id, holders.c.flushed))}
+    return charged if all(logged.get(holder, 0) == number for holder, number in charged.items()) else None
+
+
+def _used(table: FromClause) -> Select[*tuple[Any, ...]]:
+    query: Select[*tuple[Any, ...]] = select(table.c.id, table.c.used_quota.label("used"))
+    return query.order_by(table.c.id)
+
+
+def _summed(column: ColumnElement[int]) -> Select[*tuple[Any, ...]]:
+    query: Select[*tuple[Any, ...]] = select(column.label("id"), func.sum(hourly.c.quota).label("quota"))
+    return query.group_by(column)
 
 
 def _users() -> Select[*tuple[Any, ...]]:

@@ -99,6 +99,7 @@ def test_rows_land_once_in_the_log_database_also_after_it_was_away(
         "waiting": 0,
         "differences": [],
         "damages": [],
+        "notes": [],
     }
 
 

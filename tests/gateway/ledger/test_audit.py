@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,7 @@ from tollway.gateway.store.batch import Batch
 from tollway.gateway.store.engine import Query, Row
 from tollway.gateway.store.leases import Kind, Subject
 from tollway.gateway.store.logs import LogFilter
+from tollway.gateway.store.migrate import upgrade
 from tollway.gateway.store.records import ChargeRecord, LogType
 from tollway.gateway.store.schema import grants, hourly, logs
 from tollway.gateway.store.schema import leases as leases_table
@@ -195,3 +197,46 @@ async def test_a_damaged_journal_is_named(store: Store, tmp_path: Path) -> None:
     user = await users.by_id(store, 1)
     assert user is not None
     assert user.used_quota == 20 + 2 * 10  # of charges 3, 4 and 5 one could not be read
+
+
+# --- logs in a database of their own
+
+
+@pytest.fixture
+async def log_store(store: Store, tmp_path: Path) -> AsyncGenerator[Store]:
+    """The logs of two more charges; those of before stay in the first database."""
+    url = f"sqlite:///{tmp_path}/logs.db"
+    await upgrade(url)
+    log_store = Store(url)
+    await log_store.connect()
+    records = tuple(ChargeRecord(hour * HOUR, 1, 10, model="m", unlimited=True) for hour in (8, 9))
+    await charges.flush_logs(log_store, Batch("h", 0, 2, ()))
+    await charges.flush(store, Batch("h", 2, 4, records), 1, with_logs=False)
+    await charges.flush_logs(log_store, Batch("h", 2, 4, records))
+    yield log_store
+    await log_store.close()
+
+
+async def test_counters_are_compared_with_the_hours_of_both_databases(
+    store: Store, log_store: Store, tmp_path: Path
+) -> None:
+    sound = await audit(store, log_store, tmp_path)
+    assert (sound.clean, sound.notes) == (True, [])
+    for table in (logs, hourly):
+        await log_store.change(delete(table))
+    lost = await audit(store, log_store, tmp_path)
+    assert [(each.subject, each.promise, each.expected, each.found) for each in lost.differences] == [
+        ("user 1", "charged = sum of its hours", 40, 20)
+    ]
+
+
+async def test_charges_on_their_way_between_the_databases_are_no_difference(
+    store: Store, log_store: Store, tmp_path: Path
+) -> None:
+    waiting = (ChargeRecord(10 * HOUR, 1, 10, model="m", unlimited=True),)
+    await charges.flush(store, Batch("h", 4, 5, waiting), 1, with_logs=False)
+    found = await audit(store, log_store, tmp_path)
+    assert (found.clean, len(found.notes)) == (True, 1)
+    await charges.flush_logs(log_store, Batch("h", 4, 5, waiting))
+    found = await audit(store, log_store, tmp_path)
+    assert (found.clean, found.notes) == (True, [])
