@@ -1,8 +1,13 @@
 """
-How long a recording says that it lasts: FLAC, Ogg (Opus and Vorbis) and MP4, from a few bytes of the file.
+How long a recording lasts: FLAC, Ogg (Opus and Vorbis) and MP4 say it in a few bytes of the file, and some
+transcriptions.
 
 Such files may pack an hour into what other kinds need for minutes. MP3, WAV and WebM do not say it; they go by bytes.
 """
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
 
 FEWEST_BYTES_PER_SECOND = 125
 SLACK_SECONDS = 600
@@ -17,6 +22,16 @@ MOST_BOXES = 64
 def longest_seconds(size: int) -> int:
     """The longest that a recording of so many bytes is believed to be."""
     return size // FEWEST_BYTES_PER_SECOND + SLACK_SECONDS
+
+
+def duration_of(answer: Mapping[str, Any]) -> Decimal | None:
+    """How long a recording was, in seconds, where a transcription tells (`verbose_json`); some write it as text."""
+    duration = answer.get("duration")
+    try:
+        seconds = Decimal(str(duration)) if isinstance(duration, str | float | int) else None
+    except ArithmeticError:
+        return None
+    return seconds if seconds is not None and seconds.is_finite() and 0 < seconds < 1_000_000 else None
 
 
 def told_seconds(data: bytes, start: int, size: int) -> int:

@@ -8,10 +8,8 @@ and providers is decided by the adapters; this file only moves bytes.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from decimal import Decimal
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
@@ -20,9 +18,10 @@ from ...adapters.delivered import Delivered, answer_texts
 from ...adapters.envelope import error_event
 from ...adapters.errors import GatewayError, UpstreamError, UpstreamGarbage, UpstreamTruncated
 from ...adapters.estimate import estimate_text, is_doubtful
-from ...adapters.exchange import Exchange, ExchangeBuilder
+from ...adapters.exchange import Exchange, ExchangeBuilder, as_sent
 from ...adapters.outgoing import Headers
 from ...adapters.shapes import list_of
+from ...adapters.sound_length import duration_of
 from ...adapters.usage import read_usage
 from ...adapters.watch import StreamWatch, begins_with_error, has_event, names_error, read_answer
 from ...adapters.written import answer_text, sound_bytes
@@ -125,7 +124,6 @@ class _Relay:
         self.exchange = exchange
         self.operation = exchange.operation
         call = state.call
-        self.choices = call.choices if call is not None else 1
         self.streams = call is not None and call.stream and self.operation.asks_usage
         self.task = asyncio.current_task() or _no_task()
         self.hang_up = endpoint.hang_ups.watch(receive, self)
@@ -272,7 +270,10 @@ class _Relay:
 
     async def _stream(self, incoming: Incoming) -> None:
         """Events: passed on as they come, from the first one that is no error."""
-        watch = StreamWatch(self.operation.ends, strip_usage=self.exchange.strip_usage, choices=self.choices)
+        call = self.state.call
+        # The channel may ask for more answers than the client did, and each has an end.
+        choices = as_sent(call, self.attempt.channel).choices if call is not None else 1
+        watch = StreamWatch(self.operation.ends, strip_usage=self.exchange.strip_usage, choices=choices)
         passed = await self._first_events(incoming, watch)
         self.watch, self.passed = watch, Delivered()
         await self._start(incoming, STREAM_HEADERS)
@@ -381,16 +382,6 @@ class _Relay:
                 waited=self.waited,
             )
         self.state.outcome = outcome
-
-
-def duration_of(answer: Mapping[str, Any]) -> Decimal | None:
-    """How long a recording was, in seconds, where a transcription tells (`verbose_json`); some write it as text."""
-    duration = answer.get("duration")
-    try:
-        seconds = Decimal(str(duration)) if isinstance(duration, str | float | int) else None
-    except ArithmeticError:
-        return None
-    return seconds if seconds is not None and seconds.is_finite() and 0 < seconds < 1_000_000 else None
 
 
 def _no_task() -> "asyncio.Task[None]":

@@ -299,13 +299,18 @@ def test_each_operation_has_its_unit(
     assert (charge.quota, charge.operation) == (quota, path.removeprefix("/v1/").replace("/", "_"))
 
 
+@pytest.mark.parametrize(
+    ("asked", "override"),
+    [pytest.param(2, {}, id="as the client asks"), pytest.param(1, {"n": 2}, id="as the channel overrides")],
+)
 def test_every_picture_of_a_stream_arrives_and_is_charged(
-    gateway: Gateway, account: Account, upstream: UpstreamOf
+    asked: int, override: dict[str, int], gateway: Gateway, account: Account, upstream: UpstreamOf
 ) -> None:
     usage = {"input_tokens": 50, "output_tokens": 1000, "total_tokens": 1050}
     picture = event({"type": "image_generation.completed", "b64_json": "aGk=", "usage": usage})
-    body = {"model": "gpt-image-1", "prompt": "a cat", "n": 2, "size": "1024x1024", "quality": "medium", "stream": True}
-    gateway.channel(account, upstream(always(stream(picture, picture))).url, models=("gpt-image-1",))
-    assert gateway.ask("/v1/images/generations", account, body).body == picture * 2
+    body = {"model": "gpt-image-1", "prompt": "a cat", "n": asked, "size": "1024x1024", "quality": "medium"}
+    pictures = upstream(always(stream(picture, picture)))
+    gateway.channel(account, pictures.url, models=("gpt-image-1",), param_override=override)
+    assert gateway.ask("/v1/images/generations", account, body | {"stream": True}).body == picture * 2
     charge = gateway.charge(account)
     assert (charge.input_tokens, charge.output_tokens, charge.outcome) == (50, 2000, "completed")
