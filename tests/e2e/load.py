@@ -139,5 +139,11 @@ def adds_up(installation: Installation, account: Account, ended: Sequence[str] =
     assert user_of(installation, account).used_quota == FLAT * len(found)
     assert left_behind(installation) == (0, 0)
     for folder in installation.folders:
-        assert installation.audit(folder) == {"clean": True, "waiting": 0, "differences": [], "damages": []}
+        assert installation.audit(folder) == {
+            "clean": True,
+            "waiting": 0,
+            "differences": [],
+            "damages": [],
+            "notes": [],
+        }
         assert not list((folder / "journal").glob("*.journal"))

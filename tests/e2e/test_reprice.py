@@ -81,7 +81,13 @@ def test_killed_and_run_again_each_charge_is_corrected_once(
     user = user_of(installation, account)
     assert (user.quota, user.used_quota, user.request_count) == (10_000 * FLAT - exact, exact, PAST + 10)
     assert installation.run(lambda opened: opened.store.all(leases_table.select())) == []
-    assert installation.audit(tmp_path / "node") == {"clean": True, "waiting": 0, "differences": [], "damages": []}
+    assert installation.audit(tmp_path / "node") == {
+        "clean": True,
+        "waiting": 0,
+        "differences": [],
+        "damages": [],
+        "notes": [],
+    }
 
 
 def begun(installation: Installation, account: Account, used: int) -> bool:
