@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from tollway.config.budget import DAY_MS, BudgetKind, Period
 from tollway.gateway.store import Store, audits, budgets, changes, charges, groups, leases, notices, tokens, users
 from tollway.gateway.store.batch import Batch
@@ -12,6 +12,7 @@ from tollway.gateway.store.leases import Kind, Subject
 from tollway.gateway.store.notices import NoticeKind
 from tollway.gateway.store.records import ChargeRecord, GroupRow
 from tollway.gateway.store.schema import budget_periods
+from tollway.gateway.store.schema import users as users_table
 
 pytestmark = pytest.mark.anyio
 
@@ -176,6 +177,8 @@ async def test_a_balance_is_low_once_after_each_grant(store: Store) -> None:
     await users.create(store, username="eve", quota=10, now_ms=1)
     ids = (user_id,)
     await leases.take(store, "h", Subject(Kind.USER, user_id), need=900, extra=0)
+    assert await notices.low_balances(store, ids, 1001) == ()  # nothing was spent: it was granted so
+    await store.change(update(users_table).where(users_table.c.id == user_id).values(request_count=1))
     assert await notices.low_balances(store, ids, 500) == ()  # what is leased is still there
     (low,) = await notices.low_balances(store, ids, 1001)
     assert (low.user_id, low.username, low.quota) == (user_id, "ada", 1000)
