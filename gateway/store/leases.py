@@ -22,7 +22,7 @@ SHARE = 8
 """A lease beyond what is needed at once takes at most this fraction of what is left: others need some too."""
 
 # Asked four times a second by every process: see `changes`.
-_recalled = text("SELECT kind, subject FROM leases WHERE holder = :holder AND recalled")
+_recalled = text("SELECT kind, subject FROM leases WHERE holder = :holder AND recalled AND amount <> 0")
 
 
 class Kind(IntEnum):
@@ -181,6 +181,9 @@ async def give_back(store: Store, holder: str, subject: Subject, amount: int) ->
     Move `amount` quota from the holder's lease to the balance; below 0 the balance pays the lease's debt.
 
     At most what the lease holds: a process that was paused, and taken for dead, does not know yet that it has nothing.
+
+    While the balance lacks something, all who hold any of it are asked again for what they do not use, the caller too:
+    what a request holds now may be free a moment later.
     """
 
     async def work(transaction: Transaction) -> Taken:
@@ -193,6 +196,8 @@ async def give_back(store: Store, holder: str, subject: Subject, amount: int) ->
         mine = _lease(holder, subject)
         await transaction.change(update(leases).where(mine).values(amount=leases.c.amount - moved, recalled=False))
         await transaction.change(delete(leases).where(mine, leases.c.amount == 0))
+        if left + moved < 0:
+            await recall(transaction, subject)
         return Taken(leased - moved, left + moved, 0, moved=moved)
 
     return await store.run(work)

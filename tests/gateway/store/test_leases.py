@@ -53,6 +53,20 @@ async def test_a_balance_that_lacks_gives_nothing_and_calls_the_others(store: St
     assert await leases.take(store, "b", subject, need=50, extra=0) == Taken(50, 20, 0)
 
 
+async def test_while_a_balance_lacks_something_nobody_keeps_what_he_does_not_use(store: Store) -> None:
+    subject = await user(store, 100)
+    await leases.take(store, "a", subject, need=60, extra=0)
+    await leases.take(store, "b", subject, need=40, extra=0)
+    await users.add_quota(store, subject.id, -100, now_ms=1)
+    # Both give back what no request holds; what is held is free a moment later.
+    assert await leases.give_back(store, "a", subject, 20) == Taken(40, -80, 0)
+    assert await leases.give_back(store, "b", subject, 30) == Taken(10, -50, 0)
+    assert await leases.recalled(store, "a") == (subject,) == await leases.recalled(store, "b")
+    await users.add_quota(store, subject.id, 100, now_ms=1)
+    await leases.give_back(store, "a", subject, 20)
+    assert await leases.recalled(store, "a") == ()
+
+
 async def test_looking_for_more_than_needed_calls_nobody(store: Store) -> None:
     subject = await user(store, 100)
     await leases.take(store, "a", subject, need=100, extra=0)
