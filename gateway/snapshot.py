@@ -26,8 +26,6 @@ log = logging.getLogger("tollway.snapshot")
 
 POLL_EVERY = 0.5
 REFRESH_EVERY = 0.2
-MISSES_AFTER = changes.KEPT_MS / 1000 / 2
-"""Seconds without a look at the change list after which some of it may be forgotten already."""
 
 BalancesChanged = Callable[[Collection[int], Collection[int]], None]
 
@@ -84,10 +82,7 @@ class CurrentRatios(Live[GroupRatios]):
 class Snapshot:
     """The relay's view of the store."""
 
-    def __init__(
-        self, store: Store, vault: Vault, *, defaults: Options, clock: Callable[[], float] = time.time
-    ) -> None:
-        """`clock`: the calendar's time, in seconds, which goes on while the machine sleeps."""
+    def __init__(self, store: Store, vault: Vault, *, defaults: Options) -> None:
         self.store = store
         self.vault = vault
         self.options = Live(defaults)
@@ -98,14 +93,12 @@ class Snapshot:
         self.balances_changed: BalancesChanged = _nobody
         """Told of the users and tokens whose rows were changed."""
         self.all_changed: Callable[[], Awaitable[None]] = _to_nobody
-        """Called when changes may have been missed, and everything was loaded again."""
+        """Called when everything was loaded, at the start or because changes may have been missed."""
         self.tell_others: Callable[[], Awaitable[None]] = _to_nobody
         """Called when this process has written what others should see before they next poll."""
         self._defaults = defaults
         self._builtin = self.prices.current
-        self._clock = clock
         self._seen = 0
-        self._looked_at = clock()
         self._refreshed = 0.0
         self._next_refresh: asyncio.Task[None] | None = None
         self._polling = asyncio.Lock()
@@ -113,13 +106,13 @@ class Snapshot:
 
     async def load(self) -> None:
         """Everything. Raises `StoreError`."""
-        now = self._clock()
-        self._seen = await changes.latest(self.store)
+        seen = await changes.latest(self.store)
         await self._load_options()
         await self._load_prices()
         await self._load_channels()
         await self._load_all_tokens()
-        self._looked_at = now
+        await self.all_changed()
+        self._seen = seen  # not before all of it is loaded: who fails half way has yet to see what he missed
 
     async def run(self) -> None:
         """Follow the change list for as long as the process serves. A store that is away is asked again."""
@@ -159,13 +152,11 @@ class Snapshot:
             await self._poll()
 
     async def _poll(self) -> None:
-        now = self._clock()
-        if now - self._looked_at > MISSES_AFTER:
+        try:
+            found = await changes.since(self.store, self._seen)
+        except changes.Forgotten:
             log.warning("changes may have been missed: everything is loaded again")
-            await self.load()
-            await self.all_changed()
-        found = await changes.since(self.store, self._seen)
-        self._looked_at = now
+            return await self.load()
         if found:
             kinds = {change.kind for change in found}
             if kinds & {"option", "group"}:

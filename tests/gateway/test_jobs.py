@@ -170,7 +170,7 @@ async def test_rows_in_a_database_of_their_own_are_forgotten_there(store: Store,
 
 
 async def test_changes_of_yesterday_are_forgotten(store: Store) -> None:
-    rows = [("user", ref, NOW - int(ref * DAY_MS / 2)) for ref in (1, 3)]
+    rows = [("user", ref, NOW - int(ref * DAY_MS / 2)) for ref in (3, 1)]
     await store.bulk(changes, ("kind", "ref", "created_at"), rows)
     forget, _ = housekeeping(store, None, Live(Options()))
     assert await jobs_of(store).attempt(forget)

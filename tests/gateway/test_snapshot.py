@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 from tollway.config.budget import BudgetKind, Period
 from tollway.config.options import Options
 from tollway.config.settings import Settings
@@ -13,7 +14,18 @@ from tollway.gateway.data_dir import open_data_dir
 from tollway.gateway.ledger.budget_book import BudgetBook
 from tollway.gateway.ledger.core import Core
 from tollway.gateway.snapshot import Snapshot
-from tollway.gateway.store import Store, StoreError, budgets, changes, groups, options, tokens, users
+from tollway.gateway.store import (
+    Store,
+    StoreError,
+    Transaction,
+    budgets,
+    changes,
+    groups,
+    options,
+    schema,
+    tokens,
+    users,
+)
 from tollway.gateway.store.records import GroupRow, TokenStatus
 
 pytestmark = pytest.mark.anyio
@@ -24,20 +36,11 @@ START_MS = 20_000 * DAY_MS
 
 
 @dataclass
-class Clock:
-    now_ms: int = START_MS
-
-    def seconds(self) -> float:
-        return self.now_ms / 1000
-
-
-@dataclass
 class Seen:
-    """A server's view of a user with two keys, and the clock that it goes by."""
+    """A server's view of a user with two keys."""
 
     snapshot: Snapshot
     keys: list[str]
-    clock: Clock
 
     @property
     def store(self) -> Store:
@@ -53,9 +56,8 @@ async def seen(tmp_path: Path) -> AsyncGenerator[Seen]:
     opened = await open_data_dir(Settings(data_dir=tmp_path))
     user_id = await users.create(opened.store, username="ada", now_ms=START_MS)
     made = [await tokens.create(opened.store, opened.vault, user_id=user_id, now_ms=START_MS) for _ in range(2)]
-    clock = Clock()
-    snapshot = Snapshot(opened.store, opened.vault, defaults=Options(), clock=clock.seconds)
-    seen = Seen(snapshot, [key.reveal() for _, key in made], clock)
+    snapshot = Snapshot(opened.store, opened.vault, defaults=Options())
+    seen = Seen(snapshot, [key.reveal() for _, key in made])
     await snapshot.load()
     assert all(map(seen.is_good, seen.keys))
     yield seen
@@ -85,11 +87,10 @@ async def test_a_key_that_is_deleted_while_something_else_changes_is_refused(see
     assert [seen.is_good(key) for key in seen.keys] == [False, True]
 
 
-async def sleep_through(seen: Seen, days: float, change: Change) -> None:
-    """`change` is made, and another server forgets its notes, before this one looks again `days` later."""
+async def sleep_through(seen: Seen, change: Change) -> None:
+    """`change` is made, and another server, for which it is two days later, forgets it before this one looks again."""
     await change(seen.store)
-    seen.clock.now_ms += round(days * DAY_MS)
-    await changes.trim(seen.store, now_ms=seen.clock.now_ms)
+    await changes.trim(seen.store, now_ms=START_MS + 2 * DAY_MS)
 
 
 async def test_who_slept_until_changes_were_forgotten_takes_them_over(seen: Seen) -> None:
@@ -97,7 +98,7 @@ async def test_who_slept_until_changes_were_forgotten_takes_them_over(seen: Seen
         await tokens.delete(store, 1, now_ms=START_MS)
         await tokens.set_status(store, 2, TokenStatus.DISABLED, now_ms=START_MS)
 
-    await sleep_through(seen, 1.01, change)
+    await sleep_through(seen, change)
     await seen.snapshot.poll()
     assert [seen.is_good(key) for key in seen.keys] == [False, False]
 
@@ -113,7 +114,7 @@ async def test_budgets_that_were_set_and_removed_meanwhile_are_known(seen: Seen)
         await budgets.remove(store, BudgetKind.USER, "1", Period.DAILY, now_ms=START_MS)
         await budgets.put(store, BudgetKind.USER, "1", Period.WEEKLY, amount=1, soft_percent=0, now_ms=START_MS)
 
-    await sleep_through(seen, 1.01, change)
+    await sleep_through(seen, change)
     await seen.snapshot.poll()
     ada = seen.snapshot.tokens.find(seen.keys[0])
     assert ada is not None
@@ -121,7 +122,7 @@ async def test_budgets_that_were_set_and_removed_meanwhile_are_known(seen: Seen)
 
 
 async def test_a_load_that_failed_is_made_up_for(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
-    await sleep_through(seen, 2, lambda store: tokens.delete(store, 1, now_ms=START_MS))
+    await sleep_through(seen, lambda store: tokens.delete(store, 1, now_ms=START_MS))
 
     async def away(store: Store) -> tuple[()]:
         raise StoreError("away")
@@ -134,11 +135,42 @@ async def test_a_load_that_failed_is_made_up_for(seen: Seen, monkeypatch: pytest
     assert not seen.is_good(seen.keys[0])
 
 
+async def test_a_load_without_the_budgets_is_made_up_for(seen: Seen) -> None:
+    loads = 0
+
+    async def load_budgets() -> None:
+        nonlocal loads
+        loads += 1
+        if loads == 1:
+            raise StoreError("away")
+
+    seen.snapshot.all_changed = load_budgets
+    await sleep_through(seen, option)
+    with pytest.raises(StoreError):
+        await seen.snapshot.poll()
+    for _ in range(3):
+        await seen.snapshot.poll()
+    assert loads == 2
+
+
+async def test_an_older_backup_that_is_put_back_is_seen(seen: Seen) -> None:
+    async def put_back(transaction: Transaction) -> None:
+        last = await changes.latest(transaction)
+        await transaction.change(delete(schema.changes).where(schema.changes.c.id == last))
+        await transaction.change(delete(schema.tokens).where(schema.tokens.c.id == 2))
+
+    await seen.store.run(put_back)
+    await seen.snapshot.poll()
+    assert [seen.is_good(key) for key in seen.keys] == [True, False]
+
+
 async def test_who_looks_in_time_loads_only_what_changed(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     async def load() -> None:
         pytest.fail("everything is loaded again")
 
     monkeypatch.setattr(seen.snapshot, "load", load)
-    for _ in range(5):
-        seen.clock.now_ms += 11 * DAY_MS // 24
+    for day in range(5):
+        if day % 2:
+            await option(seen.store)
         await seen.snapshot.poll()
+        await changes.trim(seen.store, now_ms=START_MS + (day + 2) * DAY_MS)

@@ -31,6 +31,23 @@ async def test_no_change_appears_behind_one_that_was_read(store: Store) -> None:
     assert [change.ref for change in read] == [1, 2]
 
 
+async def test_who_has_missed_changes_is_told(store: Store) -> None:
+    async def note(now_ms: int) -> int:
+        await store.run(lambda transaction: changes.note(transaction, "user", 1, now_ms=now_ms))
+        return await changes.latest(store)
+
+    old, last = await note(1), await note(2)
+    assert await changes.trim(store, now_ms=changes.KEPT_MS + 100) == 1
+    assert await changes.since(store, last) == ()
+    with pytest.raises(changes.Forgotten):
+        await changes.since(store, old)
+    with pytest.raises(changes.Forgotten):  # an older backup was put back
+        await changes.since(store, last + 1)
+    new = await note(200)
+    assert [change.id for change in await changes.since(store, last)] == [new]
+    assert [change.id for change in await changes.since(store, 0)] == [last, new]
+
+
 async def test_a_reader_misses_nothing_while_many_write(store: Store, database_url: str) -> None:
     other = Store(database_url)
     await other.connect()
