@@ -187,19 +187,32 @@ class Options:
     )
 
     @classmethod
-    def parse(cls, rows: Mapping[str, str], defaults: "Options | None" = None) -> "Options":
+    def parse(
+        cls,
+        rows: Mapping[str, str],
+        defaults: "Options | None" = None,
+        *,
+        on_bad: Callable[[str, OptionError], Any] | None = None,
+    ) -> "Options":
         """
         Options from stored rows over `defaults`. Rows that are not options (other settings share the table) are passed
         over.
 
-        Raises `OptionError` that names the option when a value is not of its type or out of range.
+        Raises `OptionError` that names the option when a value is not of its type or out of range. With `on_bad`, that
+        one is told the option's name and the error, and gives its value instead.
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
         for name, text in rows.items():
             field = fields.get(NEW_API_NAMES.get(name, name))
-            if field is not None:
+            if field is None:
+                continue
+            try:
                 values[field.name] = _parse(field, text)
+            except OptionError as error:
+                if on_bad is None:
+                    raise
+                values[field.name] = on_bad(field.name, error)
         return dataclasses.replace(defaults or cls(), **values)
 
 

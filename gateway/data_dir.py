@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..config.secret import Secret
 from ..config.settings import Settings
-from .secrets_at_rest import SHORTEST_SECRET, Vault
+from .secrets_at_rest import SHORTEST_SECRET, CannotDecrypt, Vault
 from .store import Store, StoreError, channels, migrate, options, tokens
 from .store.address import shown
 from .store.sqlite_wal import create_private
@@ -169,7 +169,12 @@ async def _is_the_databases(store: Store, vault: Vault) -> bool:
     kept = (await options.list_all(store)).get(FINGERPRINT)
     if kept is None:
         locked: list[int] = []
-        opened = await channels.list_all(store, vault, on_locked=lambda channel_id, _: locked.append(channel_id))
+
+        def note_locked(channel_id: int, error: Exception) -> None:
+            if isinstance(error, CannotDecrypt):
+                locked.append(channel_id)
+
+        opened = await channels.list_all(store, vault, on_locked=note_locked)
         if locked and not opened:
             return False
         kept = await options.set_first(store, FINGERPRINT, vault.fingerprint)

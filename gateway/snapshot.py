@@ -8,8 +8,9 @@ The relay itself never asks the store.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Set
 from dataclasses import replace
+from typing import Any
 
 from ..config.groups import GroupError, GroupRatios
 from ..config.live import Live
@@ -98,6 +99,9 @@ class Snapshot:
         """Called when this process has written what others should see before they next poll."""
         self._defaults = defaults
         self._builtin = self.prices.current
+        self._own_prices: Mapping[str, Mapping[str, Price]] = {}
+        """By the name in its row, as it could be read last."""
+        self._group_options = self.ratios.current
         self._seen = 0
         self._refreshed = 0.0
         self._next_refresh: asyncio.Task[None] | None = None
@@ -202,25 +206,32 @@ class Snapshot:
 
     async def _load_options(self) -> None:
         rows = await options.list_all(self.store)
-        try:
-            self.options.swap(Options.parse(rows, self._defaults))
-        except OptionError as error:
-            log.error("the options stay as they were: %s", error)
+        self.options.swap(Options.parse(rows, self._defaults, on_bad=self._keep_option))
         own = {group.name: group.ratio for group in await groups.list_all(self.store)}
         try:
-            ratios = GroupRatios.from_options(rows)
-            self.ratios.swap(replace(ratios, ratios={**ratios.ratios, **own}))
+            self._group_options = GroupRatios.from_options(rows)
+        except GroupError as error:
+            log.error("the options of groups stay as they were: %s", error)
+        set_here = self._group_options
+        try:
+            self.ratios.swap(replace(set_here, ratios={**set_here.ratios, **own}))
         except GroupError as error:
             log.error("the groups' ratios stay as they were: %s", error)
 
+    def _keep_option(self, name: str, error: OptionError) -> Any:
+        log.error("the option %s stays as it was: %s", name, error)
+        return getattr(self.options.current, name)
+
     async def _load_prices(self) -> None:
-        own: dict[str, Price] = {}
+        own: dict[str, Mapping[str, Price]] = {}
         for row in await prices.list_all(self.store):
             try:
-                own |= PriceBook.load(row.price).prices
+                own[row.model] = PriceBook.load(row.price).prices
             except PriceError as error:
                 log.error("the price of %s stays as it was: %s", row.model, error)
-        self.prices.swap(self._builtin.merged(own))
+                own[row.model] = self._own_prices.get(row.model, {})
+        self._own_prices = own
+        self.prices.swap(self._builtin.merged({name: price for row in own.values() for name, price in row.items()}))
 
     async def _load_channels(self) -> None:
         self.pool.replace(await channels.list_all(self.store, self.vault, on_locked=_log_locked))
@@ -283,5 +294,5 @@ def principal_of(token: TokenRow, owner: UserRow, ratios: GroupRatios) -> Princi
     )
 
 
-def _log_locked(channel_id: int, error: CannotDecrypt) -> None:
+def _log_locked(channel_id: int, error: Exception) -> None:
     log.error("channel %d is left out: %s", channel_id, error)

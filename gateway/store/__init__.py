@@ -8,6 +8,7 @@ from .errors import (
     SchemaTooNew,
     StoreError,
     Unavailable,
+    Unreadable,
     Unsupported,
 )
 from .store import Session, Store, Transaction
@@ -23,5 +24,6 @@ __all__ = [
     "StoreError",
     "Transaction",
     "Unavailable",
+    "Unreadable",
     "Unsupported",
 ]

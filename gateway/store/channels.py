@@ -18,6 +18,7 @@ from ...config.channel import Channel, ChannelStatus, ChannelType
 from ...config.secret import Secret
 from ..secrets_at_rest import CannotDecrypt, Vault
 from . import changes, json_text
+from .errors import Unreadable
 from .records import ChannelState
 from .schema import abilities, channels
 from .store import Row, Session, Transaction
@@ -101,25 +102,25 @@ async def delete(session: Session, channel_id: int, *, now_ms: int) -> bool:
 
 
 async def get(session: Session, vault: Vault, channel_id: int) -> Channel | None:
-    """One channel with its keys. Raises `CannotDecrypt`."""
+    """One channel with its keys. Raises `CannotDecrypt`, `Unreadable`."""
     row = await session.one(select(channels).where(channels.c.id == channel_id))
     return None if row is None else _channel(vault, row)
 
 
 async def list_all(
-    session: Session, vault: Vault, *, on_locked: Callable[[int, CannotDecrypt], None] | None = None
+    session: Session, vault: Vault, *, on_locked: Callable[[int, CannotDecrypt | Unreadable], None] | None = None
 ) -> tuple[Channel, ...]:
     """
     Every channel with its keys, by id.
 
-    `on_locked` is told of a channel whose keys do not open, and the channel is left out; without it the failure is
-    raised, so that one altered row need not stop the others.
+    `on_locked` is told of a channel whose keys do not open, or that a newer version wrote, and the channel is left out;
+    without it the failure is raised, so that one row need not stop the others.
     """
     found: list[Channel] = []
     for row in await session.all(select(channels).order_by(channels.c.id)):
         try:
             found.append(_channel(vault, row))
-        except CannotDecrypt as exc:
+        except (CannotDecrypt, Unreadable) as exc:
             if on_locked is None:
                 raise
             on_locked(row["id"], exc)
@@ -246,11 +247,15 @@ def _channel(vault: Vault, row: Row) -> Channel:
     channel_id: int = row["id"]
     keys: list[str] = orjson.loads(vault.decrypt(row["keys_encrypted"], _aad(channel_id)))
     status_codes = json_text.load_object(row["status_code_mapping"])
+    try:
+        kind, status = ChannelType(row["type"]), ChannelStatus(row["status"])
+    except ValueError as error:
+        raise Unreadable(f"this version does not know what the channel says: {error}") from None
     return Channel(
         **{name: row[name] for name in PLAIN},
         id=channel_id,
-        type=ChannelType(row["type"]),
-        status=ChannelStatus(row["status"]),
+        type=kind,
+        status=status,
         models=tuple(orjson.loads(row["models"])),
         groups=tuple(orjson.loads(row["groups"])),
         keys=tuple(map(Secret, keys)),

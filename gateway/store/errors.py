@@ -25,6 +25,10 @@ class BadValue(StoreError):
     """A value that its column cannot hold: text too long or with a forbidden character, a number out of range."""
 
 
+class Unreadable(StoreError):
+    """A row with a value that this version does not know: a newer one wrote it."""
+
+
 class Unavailable(StoreError):
     """
     The database cannot answer now: unreachable, locked for too long, full, read-only, without rights or no database.

@@ -12,15 +12,27 @@ from msgspec import Struct
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
+# What a newer version wrote, while both serve, is no reason to read nothing: a status that is not known lets nobody in,
+# and a role that is not known is one without rights.
+
+
 class Role(IntEnum):
     USER = 1
     ADMIN = 10
     ROOT = 100
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Role":
+        return cls.USER
+
 
 class UserStatus(IntEnum):
     ENABLED = 1
     DISABLED = 2
+
+    @classmethod
+    def _missing_(cls, value: object) -> "UserStatus":
+        return cls.DISABLED
 
 
 class TokenStatus(IntEnum):
@@ -28,6 +40,10 @@ class TokenStatus(IntEnum):
     DISABLED = 2
     EXPIRED = 3
     EXHAUSTED = 4
+
+    @classmethod
+    def _missing_(cls, value: object) -> "TokenStatus":
+        return cls.DISABLED
 
 
 class LogType(IntEnum):

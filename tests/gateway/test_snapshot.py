@@ -1,14 +1,16 @@
 """What a server that runs takes over, when several things change at once and when it has missed what changed."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import Table, delete, update
 from tollway.config.budget import BudgetKind, Period
+from tollway.config.channel import Channel, ChannelType
 from tollway.config.options import Options
+from tollway.config.price_book import PriceBook
 from tollway.config.settings import Settings
 from tollway.gateway.data_dir import open_data_dir
 from tollway.gateway.ledger.budget_book import BudgetBook
@@ -20,8 +22,10 @@ from tollway.gateway.store import (
     Transaction,
     budgets,
     changes,
+    channels,
     groups,
     options,
+    prices,
     schema,
     tokens,
     users,
@@ -174,3 +178,79 @@ async def test_who_looks_in_time_loads_only_what_changed(seen: Seen, monkeypatch
             await option(seen.store)
         await seen.snapshot.poll()
         await changes.trim(seen.store, now_ms=START_MS + (day + 2) * DAY_MS)
+
+
+def written_by_a_newer_version(table: Table, id: int, **values: int) -> Change:
+    async def work(transaction: Transaction) -> None:
+        await transaction.change(update(table).where(table.c.id == id).values(**values))
+        await changes.note(transaction, KINDS[table], id, now_ms=START_MS)
+
+    return lambda store: store.run(work)
+
+
+KINDS: Mapping[Table, changes.Kind] = {schema.channels: "channel", schema.tokens: "token", schema.users: "user"}
+
+
+@pytest.mark.parametrize(
+    "newer",
+    [
+        written_by_a_newer_version(schema.channels, 1, type=9999),
+        written_by_a_newer_version(schema.channels, 1, status=9999),
+        written_by_a_newer_version(schema.tokens, 2, status=9999),
+        written_by_a_newer_version(schema.users, 1, status=9999),
+        written_by_a_newer_version(schema.users, 1, role=9999),
+    ],
+)
+async def test_what_a_newer_version_wrote_hides_no_other_change(seen: Seen, newer: Change) -> None:
+    channel = Channel(id=0, name="newer", type=ChannelType.ECHO, models=("m",))
+    await channels.create(seen.store, seen.snapshot.vault, channel, now_ms=START_MS)
+    await newer(seen.store)
+    await seen.snapshot.poll()
+    await tokens.delete(seen.store, 1, now_ms=START_MS)
+    await seen.snapshot.poll()
+    assert not seen.is_good(seen.keys[0])
+    await Snapshot(seen.store, seen.snapshot.vault, defaults=Options()).load()
+
+
+@pytest.mark.parametrize("table", [schema.tokens, schema.users])
+async def test_a_status_that_is_not_known_lets_nobody_in(seen: Seen, table: Table) -> None:
+    await written_by_a_newer_version(table, 1, status=9999)(seen.store)
+    await seen.snapshot.poll()
+    assert not seen.is_good(seen.keys[0])
+
+
+async def test_an_option_of_a_newer_version_keeps_no_other_from_its_value(seen: Seen) -> None:
+    await options.set_many(seen.store, {"limits_without_redis": "refuse"}, now_ms=START_MS)
+    await seen.snapshot.poll()
+    newer = {"limits_without_redis": "newer", "requests_per_minute_user": "7"}
+    await options.set_many(seen.store, newer, now_ms=START_MS)
+    await seen.snapshot.poll()
+    started = Snapshot(seen.store, seen.snapshot.vault, defaults=Options())
+    await started.load()
+    now, after_start = seen.snapshot.options.current, started.options.current
+    assert (now.requests_per_minute_user, now.limits_without_redis) == (7, "refuse")
+    assert (after_start.requests_per_minute_user, after_start.limits_without_redis) == (7, "local")
+
+
+async def test_a_group_has_its_own_ratio_whatever_the_options_of_groups_say(seen: Seen) -> None:
+    await options.set_many(seen.store, {"GroupRatio": '{"default": 3}'}, now_ms=START_MS)
+    await seen.snapshot.poll()
+    await options.set_many(seen.store, {"GroupRatio": '{"default": {"newer": 1}}'}, now_ms=START_MS)
+    await group(seen.store)
+    await seen.snapshot.poll()
+    started = Snapshot(seen.store, seen.snapshot.vault, defaults=Options())
+    await started.load()
+    assert [seen.snapshot.ratios.ratio("default", name) for name in ("default", "vip")] == [3, Decimal("0.5")]
+    assert started.ratios.ratio("default", "vip") == Decimal("0.5")
+
+
+async def test_a_price_that_cannot_be_read_stays_as_it_was(seen: Seen) -> None:
+    price = '[models."gpt-4o"]\ninput = {}\noutput = 2\nsource = "these tests"\nchecked = 2026-11-01\n'
+    await prices.put(seen.store, "gpt-4o", price.format(1000), now_ms=START_MS)
+    await seen.snapshot.poll()
+    before = seen.snapshot.prices.price_for("gpt-4o", "gpt-4o")
+    await prices.put(seen.store, "gpt-4o", price.format('"newer"'), now_ms=START_MS)
+    await prices.put(seen.store, "other", price.format(3).replace("gpt-4o", "other"), now_ms=START_MS)
+    await seen.snapshot.poll()
+    assert seen.snapshot.prices.price_for("gpt-4o", "gpt-4o") == before != PriceBook.builtin().prices["gpt-4o"]
+    assert seen.snapshot.prices.price_for("other", "other") is not None

@@ -6,7 +6,7 @@ from sqlalchemy import select, update
 from tollway.config.channel import Channel, ChannelStatus, ChannelType
 from tollway.config.secret import Secret
 from tollway.gateway.secrets_at_rest import CannotDecrypt, Vault
-from tollway.gateway.store import Store, changes, channels
+from tollway.gateway.store import Store, Unreadable, changes, channels
 from tollway.gateway.store.schema import abilities
 from tollway.gateway.store.schema import channels as table
 
@@ -166,6 +166,17 @@ async def test_a_key_that_was_moved_to_another_row_does_not_open(store: Store, v
     locked: list[int] = []
     rest = await channels.list_all(store, vault, on_locked=lambda channel_id, _: locked.append(channel_id))
     assert (rest, locked) == ((mine,), [other.id])
+
+
+@pytest.mark.parametrize("column", ["type", "status"])
+async def test_a_channel_of_a_newer_version_is_left_out(column: str, store: Store, vault: Vault) -> None:
+    mine, newer = await create(store, vault), await create(store, vault)
+    await store.change(update(table).where(table.c.id == newer.id).values({column: 9999}))
+    with pytest.raises(Unreadable, match="9999"):
+        await channels.get(store, vault, newer.id)
+    left_out: list[int] = []
+    rest = await channels.list_all(store, vault, on_locked=lambda channel_id, _: left_out.append(channel_id))
+    assert (rest, left_out) == ((mine,), [newer.id])
 
 
 async def test_a_save_under_a_new_secret_encrypts_again(store: Store, vault: Vault) -> None:
