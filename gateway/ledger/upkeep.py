@@ -24,7 +24,12 @@ IDLE_S = 10.0
 """A lease that nobody has used for so long goes back to the balance."""
 FORGET_AFTER_S = 600.0
 DEAD_AFTER_S = 90.0
-"""A process whose heartbeat has stood still for so long, on this one's clock, is dead: see `store_ledger.TRUST_S`."""
+"""
+A process whose heartbeat has stood still for so long, on this one's clock, is dead: see `store_ledger.TRUST_S`.
+
+Only time in which this one looked counts. While the database was away nobody could beat, and who looks first once it is
+back must not take all others for dead; nor must who stood still himself.
+"""
 
 
 class Upkeep:
@@ -36,6 +41,8 @@ class Upkeep:
         self.recoverer = recoverer
         self.sync_every_s = sync_every_s
         self._seen: dict[str, tuple[int, float]] = {}
+        """Of other processes, the heartbeat and for how long it has stood still."""
+        self._looked_at = ledger.clock()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -78,11 +85,14 @@ class Upkeep:
     async def _expire_dead(self, now: float) -> None:
         ledger = self.ledger
         seen: dict[str, tuple[int, float]] = {}
+        passed = min(now - self._looked_at, 2 * TIDY_EVERY_S)
+        self._looked_at = now
         for other in await leases.suspects(ledger.store):
             if other.id != ledger.core.holder:
-                heartbeat, since = self._seen.get(other.id, (other.heartbeat, now))
-                seen[other.id] = (heartbeat, since) if heartbeat == other.heartbeat else (other.heartbeat, now)
-                if now - seen[other.id][1] >= DEAD_AFTER_S:
+                heartbeat, still = self._seen.get(other.id, (-1, 0.0))
+                still = still + passed if heartbeat == other.heartbeat else 0.0
+                seen[other.id] = other.heartbeat, still
+                if still >= DEAD_AFTER_S:
                     await self._expire(other)
         self._seen = seen
 
