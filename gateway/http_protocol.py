@@ -70,8 +70,9 @@ class HttpProtocol(HttpToolsProtocol):
     """
     One connection. Takes the place of uvicorn's own by `uvicorn.Config(http=HttpProtocol)`.
 
-    A head, or trailers, beyond `MOST_HEAD_BYTES` are answered with 431. An `Upgrade` to anything but a WebSocket is
-    passed over, as RFC 9110 (7.8) allows: uvicorn would take the body for another protocol and lose it.
+    A head, or trailers, beyond `MOST_HEAD_BYTES` are answered with 431. An `Upgrade` to anything but a WebSocket, or
+    behind a request that is still served, is passed over, as RFC 9110 (7.8) allows: uvicorn would take the body for
+    another protocol and lose it.
     """
 
     cycle: Cycle | None
@@ -144,8 +145,7 @@ class HttpProtocol(HttpToolsProtocol):
             upgrade = found  # gone on with below: what is raised in here would hide the reason of a refusal
         if upgrade is not None:
             if self._upgrades_to_websocket():
-                self._sweep.connections.discard(self)
-                return self.handle_websocket_upgrade()
+                return self._become_websocket()
             self._pass_over(upgrade, memoryview(data))
         # Nothing of this holds for a head that came in one piece, and for bodies.
         cycle = self.cycle
@@ -250,7 +250,16 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _upgrades_to_websocket(self) -> bool:
         self.headers = cast("list[tuple[bytes, bytes]]", self.scope["headers"])
-        return self._should_upgrade()
+        # While a request is served the connection is its own: its answer comes first, as fast as its client takes it.
+        return self.is_left_alone and self._should_upgrade()
+
+    def _become_websocket(self) -> None:
+        """Hand over to uvicorn's protocol, which has no bound on time: only with a handshake that it can read."""
+        self._sweep.connections.discard(self)
+        self.handle_websocket_upgrade()
+        # About one with a body or a long line it says nothing, and takes whatever follows, for good.
+        if not getattr(self.transport.get_protocol(), "handshake_initiated", True):
+            self._refuse(BadRequest("This is no WebSocket handshake that can be read.", code="invalid_http"))
 
     def _pass_over(self, upgrade: Exception, data: memoryview) -> None:
         """Read the head again without its upgrade, then what has come behind it, which may hold the next upgrade."""
