@@ -17,10 +17,16 @@ def route_path(scope: Scope) -> str:
 
 
 def operation_of(scope: Scope) -> Operation | None:
-    """The operation that an HTTP request's path names, looked up once a request; None for any other path."""
+    """
+    The operation that an HTTP request's path names; None for any other path.
+
+    Looked up once a request, and once more behind each mount: a layer around the mounting app sees another path.
+    """
     state = state_of(scope)
     operation = state.operation
-    if operation is UNSET:
+    mount: str = scope.get("root_path", "")
+    if operation is UNSET or mount != state.mount:
+        state.mount = mount
         operation = state.operation = operation_at(route_path(scope)) if scope["type"] == "http" else None
     return operation
 

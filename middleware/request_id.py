@@ -28,7 +28,8 @@ class RequestIdMiddleware:
     Honour the client's `X-Request-Id`, or mint one; show it in the answer. Writes `request_id` and `started`.
 
     Outermost, so that everything inside can name the request. An id with characters beyond `[A-Za-z0-9._:/+=-]` or
-    longer than 128 is replaced, for it will stand in logs.
+    longer than 128 is replaced, for it will stand in logs. Inside another one of its kind, such as that of an app which
+    mounts the gateway, it keeps the id that the request has.
 
         app = RequestIdMiddleware(app)
     """
@@ -42,14 +43,8 @@ class RequestIdMiddleware:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         name = self.header
-        request_id = ""
-        for key, value in scope["headers"]:
-            if key == name and ACCEPTED.fullmatch(value):
-                request_id = value.decode()
-                break
-        if not request_id:
-            request_id = self.ids.next()
         state = state_of(scope)
+        request_id = state.request_id or self.named(scope) or self.ids.next()
         state.request_id = request_id
         state.started = time.perf_counter()
         shown = (name, request_id.encode())
@@ -62,3 +57,11 @@ class RequestIdMiddleware:
             return send(message)
 
         await self.app(scope, receive, send_with_id)
+
+    def named(self, scope: Scope) -> str:
+        """The client's id for the request; "" where it has none, or none that is harmless."""
+        name = self.header
+        for key, value in scope["headers"]:
+            if key == name and ACCEPTED.fullmatch(value):
+                return value.decode()
+        return ""

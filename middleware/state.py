@@ -189,6 +189,8 @@ class RelayState(Struct):
     """`time.perf_counter()` at the door; 0.0 when nobody looked at the clock."""
     operation: Operation | UnsetType | None = UNSET
     """None: the path names no operation. Unset: nobody has looked yet."""
+    mount: str = ""
+    """The `root_path` under which `operation` was looked up."""
     principal: Principal | None = None
     call: Call | None = None
     hold: Hold | None = None

@@ -197,6 +197,23 @@ async def test_it_works_around_any_app(layer: Layer, make: Callable[[], ASGIApp]
     assert app.streams == 3
 
 
+@pytest.mark.parametrize("outer", LAYERS)
+async def test_it_works_behind_a_mount_whatever_is_around_the_mounting_app(layer: Layer, outer: str) -> None:
+    """What a layer outside has seen in the whole path is not what the layer inside goes by."""
+    seen: list[str | None] = []
+
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        operation = relayed_operation(scope)
+        seen.append(None if operation is None else operation.name)
+        await echo(scope, receive, send)
+
+    whole = Layer(outer).around(Starlette(routes=[Mount("/llm", app=layer.linted(inside))]))
+    scope, client = whole_scope(f"/llm{CHAT.path}", KEY, JSON), Client.sending(HELLO)
+    Layer(outer).prepare(scope)
+    await whole(scope, client.receive, client.send)
+    assert (client.status, client.body, seen) == (200, HELLO, [CHAT.name])
+
+
 EVENTS = [
     b'data: {"model": "gpt-4o", "choices": [{"index": 0, "delta": {"content": "Hi"}}]}\n\n',
     b'data: {"model": "gpt-4o", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n',

@@ -58,6 +58,14 @@ def test_it_is_looked_up_once_a_request(path: str, found: object) -> None:
     assert operation_of(scope_of("/v1/embeddings")) is BY_PATH["/v1/embeddings"]
 
 
+def test_behind_a_mount_it_is_looked_up_again() -> None:
+    """A layer around the app that mounts another one has seen a path that names nothing, or something else."""
+    scope = scope_of("/llm" + CHAT.path)
+    assert operation_of(scope) is None
+    scope["root_path"] = "/llm"
+    assert operation_of(scope) is CHAT
+
+
 @pytest.mark.parametrize(
     ("scope", "address"),
     [

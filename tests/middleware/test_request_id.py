@@ -121,3 +121,11 @@ async def test_the_answer_has_one_id_even_when_the_app_inside_names_it_too() -> 
 
     client = await call(RequestIdMiddleware(inside), asking(b"mine"))
     assert [value for name, value in client.sent[0]["headers"] if name == b"x-request-id"] == [b"mine"]
+
+
+async def test_two_layers_around_each_other_agree() -> None:
+    """As where an app with a layer of its own mounts the gateway: its log and ours tell of one request."""
+    inner = RequestIdMiddleware(Inside())
+    assert await shown(scope_of(), RequestIdMiddleware(inner))
+    both = await call(RequestIdMiddleware(inner, header="x-correlation-id"))
+    assert both.headers[b"x-correlation-id"] == both.headers[b"x-request-id"]
