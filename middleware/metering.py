@@ -15,6 +15,7 @@ from ..adapters.estimate import MOST_UNSEEN, is_sold, settled_usage
 from ..adapters.exchange import as_sent
 from ..adapters.operations import Operation
 from ..adapters.text_estimate import Sent
+from ..adapters.unpacking import Unpack, unpacking
 from ..adapters.watch import AnswerWatch
 from ..config.amounts import QUOTA_PER_USD, dollars
 from ..config.channel import Channel
@@ -40,9 +41,9 @@ class MeteringMiddleware:
 
     Reads `call`, `hold`, `principal`, `attempt` and `outcome` where they are there. Alone around an app that speaks
     OpenAI's protocol it needs none of them: it tells the operation by the path and reads model and usage from the
-    answer. An answer that reports no usage is estimated, and says so; a failure before the first byte costs nothing;
-    one after it costs what was delivered. The charge is recorded before the last bytes are sent: who has seen the end
-    of an answer has been charged for it.
+    answer, also from one in gzip or deflate. An answer that reports no usage is estimated, and says so; a failure
+    before the first byte costs nothing; one after it costs what was delivered. The charge is recorded before the last
+    bytes are sent: who has seen the end of an answer has been charged for it.
 
     Place it inside failover, directly around what performs the call; `on_charge` is told of each charge.
 
@@ -123,6 +124,8 @@ class _Meter:
 
     tariff: Tariff | None = None
     watch: AnswerWatch | None = None
+    unpack: Unpack | None = None
+    """Makes of what passes what the watch can read."""
     status = 0
     first_byte: float | None = None
     finished = False
@@ -190,7 +193,8 @@ class _Meter:
     def send(self, message: Message):
         if message["type"] == "http.response.body":
             if self.watch is not None:
-                self.watch.feed(message.get("body", b""))
+                data = message.get("body", b"")
+                self.watch.feed(data if self.unpack is None else self.unpack(data))
             if not self.finished and not message.get("more_body", False):
                 return self.settle_and_send(message)
         elif message["type"] == "http.response.start":
@@ -199,7 +203,10 @@ class _Meter:
             if self.state.outcome is not None:
                 return self.settle_and_start(message)
             if not self.state.watched:
-                self.watch = AnswerWatch(header(message.get("headers", ()), b"content-type"), self.operation.ends)
+                headers = [*message.get("headers", ())]  # ASGI lets an app give what can be read once only
+                self.watch = AnswerWatch(header(headers, b"content-type"), self.operation.ends)
+                self.unpack = unpacking(header(headers, b"content-encoding"))
+                message = {**message, "headers": headers}
         return self.to_client(message)
 
     async def settle_and_start(self, message: Message) -> None:

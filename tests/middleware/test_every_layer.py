@@ -309,6 +309,20 @@ async def test_a_message_that_the_app_inside_keeps_is_not_written_into(layer: La
     assert len(clients[0].headers) == len(clients[1].sent[0]["headers"])
 
 
+async def test_headers_that_can_be_read_once_only_reach_the_client(layer: Layer) -> None:
+    """ASGI asks for an iterable, and some frameworks give a generator."""
+
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": iter([(b"server", b"theirs")])})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    client = Client.sending(HELLO)
+    scope = chat_scope()
+    layer.prepare(scope)
+    await layer.around(inside)(scope, client.receive, client.send)
+    assert (b"server", b"theirs") in list(client.sent[0]["headers"])
+
+
 async def test_requests_at_once_do_not_mix(layer: Layer) -> None:
     inside_now: list[RelayState] = []
 
