@@ -1,7 +1,7 @@
 """Reads the request's body: once, within bounds, and checked as far as the gateway must rely on it."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import orjson
@@ -58,7 +58,8 @@ class IntakeMiddleware:
 
     Raises 413 for a body above `max_bytes` (without reading on), 415 for a wrong media type or content coding, 400 with
     `param` for everything else that is wrong with it, 408 when it takes longer than `body_timeout` seconds. Requests
-    for paths that are no operation pass untouched. The app inside can read the body as usual.
+    for paths that are no operation pass untouched. The app inside can read the body as usual; one that came compressed
+    is plain to it, and its headers say so.
 
     Place it inside rate_limit, outside everything that reads `call`.
 
@@ -83,6 +84,11 @@ class IntakeMiddleware:
         body = await self._read(about, receive)
         if body is None:  # the client left while sending: there is nobody to answer
             return
+        coding = about.get(b"content-encoding", b"").strip().lower()
+        if coding not in (b"", b"identity"):
+            body = self._decoded(body, coding)
+            # A copy: layers outside go on with what the client has sent.
+            scope = {**scope, "headers": of_plain_body(scope["headers"], len(body))}
         query = scope.get("query_string", b"").decode("latin-1")
         state_of(scope).call = read_call(operation, body, content_type, forwarded, query)
         await self.app(scope, replay(body, receive), send)
@@ -92,16 +98,11 @@ class IntakeMiddleware:
         if declared.isdigit() and int(declared) > self.max_bytes:
             raise self._too_large()
         try:
-            body = await self.deadline.within(self._read_to_end(receive))
+            return await self.deadline.within(self._read_to_end(receive))
         except TimeoutError:
             raise RequestTimeout(
                 f"The body did not arrive within {self.deadline.seconds:g} s.", headers=((b"connection", b"close"),)
             ) from None
-        coding = about.get(b"content-encoding")
-        if body is None or coding is None:
-            return body
-        coding = coding.strip().lower()
-        return body if coding in (b"", b"identity") else self._decoded(body, coding)
 
     async def _read_to_end(self, receive: Receive) -> bytes | None:
         parts: list[bytes] = []
@@ -255,6 +256,12 @@ def model_of(document: Mapping[str, Any], operation: Operation) -> str:
             f"model must not be longer than {LONGEST_MODEL} characters.", param="model", code="invalid_value"
         )
     return model
+
+
+def of_plain_body(headers: Iterable[tuple[bytes, bytes]], size: int) -> list[tuple[bytes, bytes]]:
+    """The headers of a body that was compressed and is not any more; its size is in bytes."""
+    framing = (b"content-encoding", b"content-length", b"transfer-encoding")
+    return [*(header for header in headers if header[0] not in framing), (b"content-length", b"%d" % size)]
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

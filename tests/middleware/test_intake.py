@@ -200,6 +200,18 @@ async def test_a_compressed_body_is_read_and_handed_on_plain(coding: bytes, pack
     assert state_of(scope).call.body == GOOD
 
 
+async def test_the_headers_of_a_compressed_body_are_those_of_the_plain_one_inside() -> None:
+    """Who reads as far as a length says, as WSGI does, would cut it; who decompresses would find nothing to."""
+    packed = gzip.compress(GOOD + b" " * 1000)
+    length, coding = (b"content-length", b"%d" % len(packed)), (b"content-encoding", b"gzip")
+    scope = scope_of(CHAT.path, JSON, length, coding)
+    inside, client = Inside(), Client.sending(packed)
+    await IntakeMiddleware(inside)(scope, client.receive, client.send)
+    assert inside.scopes[0]["headers"] == [JSON, (b"content-length", b"%d" % (len(GOOD) + 1000))]
+    assert scope["headers"] == [JSON, length, coding]
+    assert state_of(inside.scopes[0]) is state_of(scope)
+
+
 @pytest.mark.parametrize(
     ("packed", "status", "code"),
     [
