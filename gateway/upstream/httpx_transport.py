@@ -10,8 +10,10 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from socksio import SOCKSError
 
 from ...adapters.errors import Fault, UpstreamError, UpstreamGarbage, UpstreamRefused, UpstreamTruncated
 from ...adapters.outgoing import Headers, Outgoing
@@ -73,13 +75,14 @@ class HttpxTransport:
         try:
             async with asyncio.timeout_at(end if end < inf else None):
                 request = await self._request(outgoing, patience)
-                if on_sent is not None:
-                    request.extensions["trace"] = _tell(on_sent)
+                request.extensions["trace"] = _follow(on_sent)
                 response = await transport.handle_async_request(request)
         except TimeoutError as error:
             raise total_timeout(timeouts.total) from error
         except httpx.TransportError as error:
             raise _send_error(error, timeouts) from error
+        except SOCKSError as error:  # a proxy that hangs up, or is none: the library lets it through as it is
+            raise _proxy_refuses() from error
         # From here on the silence is counted by `read`, and only while somebody reads.
         patience["read"] = None
         incoming = HttpxIncoming(response, timeouts, end, self._drop)
@@ -107,8 +110,7 @@ class HttpxTransport:
                 transport = httpx.AsyncHTTPTransport(
                     verify=self._tls, trust_env=False, limits=self._limits, proxy=httpx.Proxy(proxy) if proxy else None
                 )
-            # ImportError: a SOCKS proxy without its library. The URL may hold a password and is not shown.
-            except (ValueError, ImportError, httpx.InvalidURL) as error:
+            except (ValueError, httpx.InvalidURL) as error:  # the URL may hold a password and is not shown
                 raise UpstreamRefused(f"The channel's proxy cannot be used ({type(error).__name__}).") from None
             self._transports[proxy] = transport
         return transport
@@ -222,12 +224,21 @@ async def _close_quietly(response: "httpx.Response") -> None:
         return
 
 
-def _tell(on_sent: OnSent) -> Callable[[str, object], Awaitable[None]]:
-    """A trace that calls `on_sent` when the request's head goes out (httpcore, "Extensions": `trace`)."""
+def _follow(on_sent: OnSent | None) -> Callable[[str, dict[str, Any]], Awaitable[None]]:
+    """
+    A trace (httpcore, "Extensions") that calls `on_sent` when the request's head goes out, and closes the connection to
+    a SOCKS proxy that has refused: the library leaves that to the garbage collector.
+    """
+    stream: Any = None
 
-    async def trace(event: str, info: object) -> None:
-        if event.endswith("send_request_headers.started"):
+    async def trace(event: str, info: dict[str, Any]) -> None:
+        nonlocal stream
+        if on_sent is not None and event.endswith("send_request_headers.started"):
             on_sent()
+        elif event.endswith("connect_tcp.complete"):
+            stream = info["return_value"]
+        elif event.endswith("setup_socks5_connection.failed"):
+            await stream.aclose()
 
     return trace
 
@@ -242,8 +253,12 @@ def _send_error(error: "httpx.TransportError", timeouts: Timeouts) -> UpstreamEr
             return UpstreamRefused("TLS with the upstream failed.", code="upstream_tls_failed")
         return UpstreamRefused("The upstream cannot be reached.")
     if isinstance(error, (httpx.ProxyError, httpx.UnsupportedProtocol)):
-        return UpstreamRefused("The channel's proxy does not let the request through.")
+        return _proxy_refuses()
     return _read_error(error)
+
+
+def _proxy_refuses() -> UpstreamRefused:
+    return UpstreamRefused("The channel's proxy does not let the request through.")
 
 
 def _read_error(error: "httpx.TransportError") -> UpstreamError:

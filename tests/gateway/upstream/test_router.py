@@ -14,6 +14,9 @@ from .scripted import Peer, answers, holds, upstream
 
 pytestmark = pytest.mark.anyio
 
+ACCEPTED = b"\x05\x00\x00\x01" + bytes(6)
+"""A SOCKS proxy has connected."""
+
 
 def through(proxy: str, url: str = "http://upstream.example/v1/x?y=1", *, user_url: bool = False) -> Outgoing:
     headers = [(b"content-type", b"application/json")]
@@ -84,7 +87,7 @@ async def test_a_callers_url_is_judged_before_the_proxy_is_asked(anyio_backend: 
         pytest.param("not a url", id="no URL"),
         pytest.param("http://127.0.0.1:99999", id="an impossible port"),
         pytest.param("http://127.0.0.1:1", id="nobody listens"),
-        pytest.param("socks5://127.0.0.1:1", id="SOCKS, with or without its library"),
+        pytest.param("socks5://127.0.0.1:1", id="SOCKS"),
     ],
 )
 async def test_a_proxy_that_cannot_be_used_is_refused_without_showing_it(anyio_backend: object, proxy: str) -> None:
@@ -92,6 +95,51 @@ async def test_a_proxy_that_cannot_be_used_is_refused_without_showing_it(anyio_b
     with pytest.raises(UpstreamRefused) as refused:
         await ask(upstreams, through(proxy))
     assert "127.0.0.1" not in refused.value.message
+    await upstreams.close()
+
+
+async def test_a_socks_proxy_is_given_the_name_and_the_request(anyio_backend: object) -> None:
+    asked: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        """RFC 1928, with user and password as in RFC 1929; the rest of the connection is the upstream's."""
+        for size, reply in [(3, b"\x05\x02"), (11, b"\x01\x00"), (7 + len("upstream.example"), ACCEPTED)]:
+            asked.append(await peer.reader.readexactly(size))
+            await peer.send(reply)
+        await answers(wire(b"by SOCKS"))(peer)
+
+    upstreams = Upstreams()
+    async with upstream(script) as proxy:
+        assert await ask(upstreams, through(f"socks5://user:word@127.0.0.1:{proxy.port}")) == (200, b"by SOCKS")
+        assert asked == [b"\x05\x01\x02", b"\x01\x04user\x04word", b"\x05\x01\x00\x03\x10upstream.example\x00\x50"]
+        assert proxy.requests[0].startswith(b"POST /v1/x?y=1 HTTP/1.1\r\n")
+    await upstreams.close()
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        pytest.param([], id="it hangs up"),
+        pytest.param([b"HTTP/1.1 400 Bad Request\r\n\r\n"], id="it is none"),
+        pytest.param([b"\x05\xff"], id="it takes no way to sign in"),
+        pytest.param([b"\x05\x00", b"\x05\x02\x00\x01" + b"\0" * 6], id="it does not allow it"),
+        pytest.param([b"\x05\x00", b"\x05"], id="it hangs up later"),
+    ],
+)
+async def test_a_socks_proxy_that_lets_nothing_through_is_a_failure_to_connect(
+    anyio_backend: object, replies: list[bytes]
+) -> None:
+    async def script(peer: Peer) -> None:
+        for reply in replies:
+            await peer.reader.read(1024)
+            await peer.send(reply)
+        peer.close()
+
+    upstreams = Upstreams()
+    async with upstream(script) as proxy:
+        with pytest.raises(UpstreamRefused) as refused:
+            await ask(upstreams, through(f"socks5://127.0.0.1:{proxy.port}"))
+        assert refused.value.code == "upstream_unreachable"
     await upstreams.close()
 
 
