@@ -197,10 +197,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _name_target(self) -> None:
         url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
+        raw_path = url.path or b"/"  # `http://host` is a whole target too (RFC 9112, 3.2.2)
+        path = raw_path.decode("ascii")
         scope = self.scope
         scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
-        scope["raw_path"] = self.root_path.encode("ascii") + url.path
+        scope["raw_path"] = self.root_path.encode("ascii") + raw_path
         scope["query_string"] = url.query or b""
 
     def _check_transfer_codings(self) -> None:

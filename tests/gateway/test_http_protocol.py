@@ -338,6 +338,22 @@ async def test_many_upgrades_at_once_are_requests_like_others(connect: Connect, 
     assert not pipe.closed
 
 
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        pytest.param(b"http://x/v1/models?a=b", "/v1/models", b"a=b", id="a path"),
+        pytest.param(b"http://x", "/", b"", id="no path"),
+        pytest.param(b"http://x?a=b", "/", b"a=b", id="no path, but a query"),
+    ],
+)
+async def test_a_target_may_be_a_whole_url(target: bytes, path: str, query: bytes, connect: Connect, app: App) -> None:
+    protocol, pipe = connect()
+    await send(protocol, pipe, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert pipe.status == 200
+    ((scope, _),) = app.asked
+    assert (scope["path"], scope["raw_path"], scope["query_string"]) == (path, path.encode(), query)
+
+
 async def test_connect_is_refused(connect: Connect, app: App) -> None:
     protocol, pipe = connect()
     await send(protocol, pipe, b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")
