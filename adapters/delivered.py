@@ -1,22 +1,16 @@
 """
 The text of an answer, kept until it is known whether it must be counted.
 
-A stream says its usage last, so nobody knows before whether its text will be needed. `Delivered` keeps references to
-the pieces that have passed, copies nothing and looks at nothing; `texts` takes them apart if no usage came, in a
-thread.
+A stream says its usage last, so nobody knows before whether its text will be needed. `Delivered` keeps the pieces that
+have passed and looks at nothing; `texts` takes them apart if no usage came, in a thread.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
+from .events import Document, event_document, has_done, has_event, split_events
 from .texts import TOOL_CALL_TOKENS, Texts
-from .watch import event_document, has_done, has_event, split_events
 from .written import CALLS, Key, written
 
 MOST_KEPT = 1024 * 1024
 """Bytes: 4,000 events of a usual size. What is longer is counted in proportion."""
-
-Document = Mapping[str, Any]
 
 
 class Delivered:

@@ -3,26 +3,25 @@ Look on as an answer passes: find its usage, its end, and an error where an answ
 
 A stream is passed on in whole events: all that are complete when bytes arrive, at once. What follows the last complete
 event waits for its end; no client can read half an event, and an error after a half would be read as a part of it.
-Framing: the HTML standard, "Server-sent events".
 """
 
 import re
-from collections.abc import Mapping
-from itertools import pairwise
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
 import orjson
 
 from ..config.pricing import Usage
 from .errors import UpstreamGarbage
 from .estimate import MOST_UNSEEN, estimate_text
+from .events import Document, end_of_events, event_document, first_document, has_done, has_event, split_events
 from .shapes import object_of
 from .usage import merge_usage, read_usage, usage_of_both
 from .written import answer_text, event_text, sound_bytes
 
 LONGEST_EVENT = 32 * 1024 * 1024
 COUNT_AFTER = 32 * 1024
-"""Bytes of events kept for counting their text; beyond it they are counted and let go."""
+"""Bytes of events gathered for counting their text; beyond it they are counted and let go."""
 
 SHORTEST_EVENT = len(b"data: {}\n\n")
 """Bytes. What is no longer holds nothing to count."""
@@ -30,15 +29,10 @@ FINISH, FINISH_SPACED = '"finish_reason":"', '"finish_reason": "'
 NO_FINISH, NO_FINISH_SPACED = '"finish_reason":""', '"finish_reason": ""'
 """Some servers (SGLang, Ollama) have written so into every event but the last, where others write null."""
 DONE = b"data: [DONE]\n\n"
-BOM = b"\xef\xbb\xbf"
-"""A byte order mark, which may stand before the first event."""
-BLANK_LINE = re.compile(rb"\n\r?\n")
 UNPARTED = re.compile(rb"(?<=[}\]])\r?\n(?=data:)")
 """Between events that no blank line parts: clients that read by the line know them."""
 ERROR_NAME = re.compile(rb"^(?:event:[ \t]*error[ \t]*\r?$|error:)", re.MULTILINE)
 """A line that calls its event an error, whatever it carries; llama.cpp's server named the data itself so."""
-
-Document = Mapping[str, Any]
 
 
 class StreamWatch:
@@ -48,7 +42,8 @@ class StreamWatch:
     `ends` are the types of events that end an answer, beside `data: [DONE]`, which ends any stream. With
     `strip_usage`, the chunk that reports usage and nothing else is taken out: the gateway asked for it, and not the
     client. `choices` are the answers that were asked for: OpenAI ends each picture by an event of its own with its own
-    usage, MiniMax all of them by one, behind which it closes.
+    usage, MiniMax all of them by one, behind which it closes. `keep` is told of the events when their text is counted,
+    in pieces of at least 32 KiB but for the last.
     """
 
     __slots__ = (
@@ -57,8 +52,9 @@ class StreamWatch:
         "_counted",
         "_ends",
         "_ends_passed",
-        "_kept",
-        "_kept_size",
+        "_gathered",
+        "_gathered_size",
+        "_keep",
         "_of_ends",
         "_open_choices",
         "_pending",
@@ -71,7 +67,14 @@ class StreamWatch:
         "usage",
     )
 
-    def __init__(self, ends: tuple[str, ...] = (), *, strip_usage: bool = False, choices: int = 1) -> None:
+    def __init__(
+        self,
+        ends: tuple[str, ...] = (),
+        *,
+        strip_usage: bool = False,
+        choices: int = 1,
+        keep: Callable[[bytes], None] | None = None,
+    ) -> None:
         self._ends = ends
         self._ends_passed = 0
         self._of_ends: Usage | None = None
@@ -80,8 +83,9 @@ class StreamWatch:
         self._choices = choices
         self._strip = strip_usage
         self._pending = bytearray()
-        self._kept: list[bytes] = []
-        self._kept_size = 0
+        self._gathered: list[bytes] = []
+        self._gathered_size = 0
+        self._keep = keep
         self._counted = 0
         self._sound = 0
         self.finished = False
@@ -103,6 +107,8 @@ class StreamWatch:
         Raises `UpstreamGarbage` when a single event is longer than 32 MiB.
         """
         pending = self._pending
+        if not pending and data.endswith(b"\n\n"):
+            return self._look(data)
         if pending:
             # Only what is new can end the event: a large one that comes in small pieces is not searched again for each.
             searched = len(pending) - 2
@@ -110,7 +116,7 @@ class StreamWatch:
             cut = end_of_events(pending, searched)
             data = bytes(memoryview(pending)[:cut])
             del pending[:cut]
-        elif not data.endswith(b"\n\n"):
+        else:
             cut = end_of_events(data)
             pending += data[cut:]
             data = data[:cut]
@@ -168,9 +174,9 @@ class StreamWatch:
             self._ends_passed += self._ends_in(data)
         if ("[DONE]" in text and has_done(data)) or (self._ends_passed >= self._choices):
             self.ended = True
-        self._kept.append(data)
-        self._kept_size += len(data)
-        if self._kept_size > COUNT_AFTER:
+        self._gathered.append(data)
+        self._gathered_size += len(data)
+        if self._gathered_size > COUNT_AFTER:
             self._count()
         return data
 
@@ -212,7 +218,12 @@ class StreamWatch:
         )
 
     def _count(self) -> None:
-        for event in split_events(b"".join(self._kept)):
+        gathered = b"".join(self._gathered)
+        self._gathered.clear()
+        self._gathered_size = 0
+        if self._keep is not None and gathered:
+            self._keep(gathered)
+        for event in split_events(gathered):
             document = event_document(event) if len(event) > SHORTEST_EVENT else None
             if document is not None:
                 self._counted += estimate_text(event_text(document))
@@ -220,71 +231,6 @@ class StreamWatch:
             elif len(event) > SHORTEST_EVENT and has_event(event) and not has_done(event):
                 # No JSON for us, but perhaps for the client: NaN, or bytes that are no UTF-8.
                 self._counted += estimate_text(event.decode("latin-1"))
-        self._kept.clear()
-        self._kept_size = 0
-
-
-def has_done(data: bytes) -> bool:
-    """
-    Whether the end mark stands in whole events.
-
-    At the beginning of a line only: inside an event's JSON a line break is escaped, so no model can write an end mark.
-    """
-    at = data.rfind(b"[DONE]")
-    while at >= 0:
-        for name in (b"data: ", b"data:"):
-            start = at - len(name)
-            if data.startswith(name, max(start, 0)) and (start == 0 or data[start - 1 : start] == b"\n"):
-                return True
-        at = data.rfind(b"[DONE]", 0, at)
-    return False
-
-
-def end_of_events(data: bytes | bytearray, searched: int = 0) -> int:
-    """Where the last complete event of `data` ends; 0 when none ends beyond the first `searched` bytes."""
-    start = max(searched, 0)
-    plain, returned = data.rfind(b"\n\n", start), data.rfind(b"\n\r\n", start)
-    return max(plain + 2 if plain >= 0 else 0, returned + 3 if returned >= 0 else 0)
-
-
-def split_events(data: bytes) -> list[bytes]:
-    """`data` cut after each blank line; joined again it is the same bytes."""
-    if b"\n\r\n" in data:
-        ends = [0, *(match.end() for match in BLANK_LINE.finditer(data)), len(data)]
-        return [data[start:end] for start, end in pairwise(ends) if start < end]
-    pieces = data.split(b"\n\n")
-    events = [piece + b"\n\n" for piece in pieces[:-1]]
-    return [*events, pieces[-1]] if pieces[-1] else events
-
-
-def event_document(event: bytes) -> Document | None:
-    """The JSON object that one event carries; None for comments, end marks and anything else."""
-    lines = [line[5:].strip() for line in event.removeprefix(BOM).splitlines() if line.startswith(b"data:")]
-    if not lines:
-        return None
-    try:
-        document = orjson.loads(b"\n".join(lines))
-    except orjson.JSONDecodeError:
-        return None
-    return cast(Document, document) if isinstance(document, dict) else None
-
-
-def first_document(data: bytes) -> Document | None:
-    """The JSON object of the first event that carries one."""
-    start = 0
-    while start < len(data):
-        end = BLANK_LINE.search(data, start)
-        cut = end.end() if end else len(data)
-        document = event_document(data[start:cut])
-        if document is not None:
-            return document
-        start = cut
-    return None
-
-
-def has_event(data: bytes) -> bool:
-    """Whether there is an event with data, not only comments that keep a connection alive."""
-    return data.startswith((b"data:", BOM + b"data:")) or b"\ndata:" in data
 
 
 def names_error(data: bytes) -> bool:

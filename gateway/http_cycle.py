@@ -87,12 +87,12 @@ class Cycle(RequestResponseCycle):
         if self.disconnected:
             return
         kind = message["type"]
-        if not self.response_started and kind == "http.response.start":
+        if kind == "http.response.body" and self.response_started and not self.response_complete:
+            self._send_body(message.get("body", b""), message.get("more_body", False))
+        elif kind == "http.response.start" and not self.response_started:
             self.response_started = True
             self.waiting_for_100_continue = False
             self.head = self._head_of(message["status"], message.get("headers", ()))
-        elif self.response_started and not self.response_complete and kind == "http.response.body":
-            self._send_body(message.get("body", b""), message.get("more_body", False))
         else:
             raise RuntimeError(f"The ASGI message {kind!r} has no place here.")
 
@@ -110,7 +110,9 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             parts.append(b"\r\nconnection: close")
             lines += 1
-        if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in BODILESS:
+        if self.scope["method"] == "HEAD":
+            self.chunked_encoding = False  # whatever its headers say of the body that another method would get
+        elif self.chunked_encoding is None and status not in BODILESS:
             if self.scope["http_version"] == "1.0":  # it knows no chunks (RFC 9112, 6.1)
                 self.ends_with_connection = True
             else:
@@ -138,14 +140,16 @@ class Cycle(RequestResponseCycle):
 
     def _send_body(self, body: bytes, more: bool) -> None:
         """Raises RuntimeError when the body is longer or shorter than its head has said."""
-        head, self.head = self.head, b""
-        if self.scope["method"] == "HEAD":
-            self.expected_content_length = 0
-            body = b""
-        elif self.chunked_encoding:
+        head = self.head
+        if head:
+            self.head = b""
+        if self.chunked_encoding:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
                 body += b"0\r\n\r\n"
+        elif self.scope["method"] == "HEAD":
+            self.expected_content_length = 0
+            body = b""
         elif not self.ends_with_connection:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:

@@ -195,7 +195,7 @@ class _Meter:
             if self.watch is not None:
                 data = message.get("body", b"")
                 self.watch.feed(data if self.unpack is None else self.unpack(data))
-            if not self.finished and not message.get("more_body", False):
+            if not message.get("more_body", False) and not self.finished:
                 return self.settle_and_send(message)
         elif message["type"] == "http.response.start":
             self.status = message["status"]

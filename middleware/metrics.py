@@ -27,6 +27,7 @@ class Sample(NamedTuple):
     status: int
     duration: float
     first_byte: float
+    waited: float
     attempt: Attempt | None
     charge: Charge | None
     outcome: Outcome | None
@@ -108,7 +109,8 @@ class Series:
         if (attempt := sample.attempt) is not None and attempt.number > 1:
             self.retries += attempt.number - 1
         if (outcome := sample.outcome) is not None:
-            self.overhead.observe(max(0.0, sample.duration - outcome.waited))
+            if sample.first_byte:
+                self.overhead.observe(max(0.0, sample.first_byte - sample.waited))
             if outcome.ending == "truncated":
                 self.truncated += 1
         if (charge := sample.charge) is not None:
@@ -193,7 +195,11 @@ class RelayMetrics(Collector):
             "tollway_request_duration_seconds", "From the request to its last byte.", "operation", series, _durations
         )
         yield _histogram(
-            "tollway_overhead_seconds", "Time not spent waiting for the upstream.", "operation", series, _overheads
+            "tollway_overhead_seconds",
+            "Time to the answer's first byte, without what upstreams took.",
+            "operation",
+            series,
+            _overheads,
         )
         charged = [each for each in series if each.charges]
         streams = [each for each in charged if each.first_token.sum]

@@ -64,6 +64,7 @@ class PrometheusMiddleware:
                     status,
                     clock() - started,
                     first_byte,
+                    state.waited,
                     state.attempt,
                     state.charge,
                     state.outcome,

@@ -102,8 +102,6 @@ class Outcome(Struct, frozen=True):
     """The length of a recording, as the answer tells it."""
     read_texts: Callable[[], Texts] | None = None
     """Reads what was delivered, for counting it; takes milliseconds, so it is called in a thread."""
-    waited: float = 0.0
-    """Seconds spent waiting for the upstream; the rest of the request's time is ours and the client's."""
 
 
 class Charge(Struct, frozen=True):
@@ -197,6 +195,8 @@ class RelayState(Struct):
     plan: Plan | None = None
     attempt: Attempt | None = None
     failures: tuple[Failure, ...] = ()
+    waited: float = 0.0
+    """Seconds spent waiting for upstreams before the answer's first byte; the rest of the time until then is ours."""
     error: str = ""
     """The code of the failure that the client was told."""
     watched: bool = False

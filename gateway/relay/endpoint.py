@@ -8,7 +8,6 @@ and providers is decided by the adapters; this file only moves bytes.
 
 import asyncio
 import time
-from collections.abc import Callable
 from functools import partial
 
 from starlette.types import Receive, Scope, Send
@@ -18,12 +17,13 @@ from ...adapters.delivered import Delivered, answer_texts
 from ...adapters.envelope import error_event
 from ...adapters.errors import GatewayError, UpstreamError, UpstreamGarbage, UpstreamTruncated
 from ...adapters.estimate import estimate_text, is_doubtful
+from ...adapters.events import has_event
 from ...adapters.exchange import Exchange, ExchangeBuilder, as_sent
 from ...adapters.outgoing import Headers
 from ...adapters.shapes import list_of
 from ...adapters.sound_length import duration_of
 from ...adapters.usage import read_usage
-from ...adapters.watch import StreamWatch, begins_with_error, has_event, names_error, read_answer
+from ...adapters.watch import StreamWatch, begins_with_error, names_error, read_answer
 from ...adapters.written import answer_text, sound_bytes
 from ...middleware.state import Attempt, Ending, Outcome, RelayState, missing, state_of
 from ..upstream.port import Incoming, Timeouts, Upstream
@@ -101,8 +101,6 @@ class _Relay:
     """We have cancelled our own task because the client left."""
     asked = False
     """The request has begun to go out, so the upstream may charge for it."""
-    waited = 0.0
-    """Seconds spent waiting for the upstream."""
     delivered = 0
     """Tokens of plain text that have passed; those of events are the watch's to know."""
     audio_bytes = 0
@@ -154,9 +152,11 @@ class _Relay:
     async def run(self) -> None:
         endpoint = self.endpoint
         began = time.perf_counter()
-        incoming = await endpoint.upstream.send(self.exchange.outgoing, endpoint.timeouts, self.sent)
+        try:
+            incoming = await endpoint.upstream.send(self.exchange.outgoing, endpoint.timeouts, self.sent)
+        finally:
+            self.state.waited += time.perf_counter() - began
         self.incoming = incoming
-        self.waited += time.perf_counter() - began
         if incoming.status >= 300:
             await self._refused(incoming)
         content_type = header(incoming.headers, b"content-type").lower()
@@ -172,10 +172,12 @@ class _Relay:
             await self._document(incoming)
 
     async def read(self, incoming: Incoming) -> bytes:
+        """What comes next, before our answer has begun."""
         began = time.perf_counter()
-        data = await incoming.read()
-        self.waited += time.perf_counter() - began
-        return data
+        try:
+            return await incoming.read()
+        finally:
+            self.state.waited += time.perf_counter() - began
 
     async def read_all(self, incoming: Incoming, most: int) -> bytes:
         """The whole body. Raises `UpstreamGarbage` when it is larger than `most` bytes."""
@@ -228,18 +230,17 @@ class _Relay:
                 audio_bytes=audio_bytes,
                 seconds=seconds,
                 read_texts=partial(answer_texts, answer) if delivered else None,
-                waited=self.waited,
             ),
         )
         await self._start(incoming, [(b"content-length", b"%d" % len(body))])
-        self.hang_up.sending_since = time.monotonic()
+        self.hang_up.sending = body
         await self.send({"type": "http.response.body", "body": body})
 
     async def _start(self, incoming: Incoming, more: Headers) -> None:
         headers = [*passed_headers(incoming.headers), *more]
         started = self.state.started
         if started:
-            ours = time.perf_counter() - started - self.waited
+            ours = time.perf_counter() - started - self.state.waited
             headers.append((b"x-tollway-overhead-ms", b"%.2f" % (ours * 1000)))
         status = 200 if incoming.status in BODILESS else incoming.status
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
@@ -260,7 +261,7 @@ class _Relay:
                 else:
                     self.audio_bytes += len(data)
                 await self._pass(data)
-                data = await self.read(incoming)
+                data = await incoming.read()
         except UpstreamError:
             # Sound cannot tell of a failure inside: the connection breaks, so that nobody takes a part for the whole.
             self.report("truncated")
@@ -273,37 +274,33 @@ class _Relay:
         call = self.state.call
         # The channel may ask for more answers than the client did, and each has an end.
         choices = as_sent(call, self.attempt.channel).choices if call is not None else 1
-        watch = StreamWatch(self.operation.ends, strip_usage=self.exchange.strip_usage, choices=choices)
+        delivered = Delivered()
+        watch = StreamWatch(
+            self.operation.ends, strip_usage=self.exchange.strip_usage, choices=choices, keep=delivered.add
+        )
         passed = await self._first_events(incoming, watch)
-        self.watch, self.passed = watch, Delivered()
+        self.watch, self.passed = watch, delivered
         await self._start(incoming, STREAM_HEADERS)
-        rest = self._pass_events(incoming, watch, passed, self.passed.add)
+        rest = self._pass_events(incoming, watch, passed)
         # What waits in this task wakes every layer with each event; in one of its own it leaves them asleep.
         await (rest if incoming.complete else asyncio.create_task(rest))
 
-    async def _pass_events(
-        self, incoming: Incoming, watch: StreamWatch, passed: bytes, keep: Callable[[bytes], None]
-    ) -> None:
+    async def _pass_events(self, incoming: Incoming, watch: StreamWatch, passed: bytes) -> None:
         """Pass on the first events, then all others, and tell the end."""
         failure: GatewayError | None = None
-        # Written out, for it runs once an event: `read` and `_pass` would each add a coroutine.
-        send, hang_up, clock = self.send, self.hang_up, time.monotonic
-        keep(passed)
+        # Written out, for it runs once an event: each call of ours here would cost every event a coroutine.
+        send, hang_up = self.send, self.hang_up
         unsaid = self.attempt.channel.bytes_without_keys
         if watch.failed:
             passed = unsaid(passed)
         try:
             while not watch.ended and not watch.broken:
-                before = clock()
                 if passed and not self.gone:
-                    hang_up.sending_since = before
+                    hang_up.sending = passed
                     await send({"type": "http.response.body", "body": passed, "more_body": True})
-                    hang_up.sending_since = 0.0
-                    before = clock()
+                    hang_up.sending = None
                 data = await incoming.read()
-                self.waited += clock() - before
                 passed = watch.feed(data) if data else watch.finish()
-                keep(passed)
                 if watch.failed:
                     passed = unsaid(passed)
                 if not data:
@@ -317,9 +314,9 @@ class _Relay:
         if failure is not None:
             passed += error_event(failure, self.state.request_id)
         self.report("completed" if watch.ended and not watch.failed else "failed" if watch.failed else "truncated")
-        self.hang_up.sending_since = time.monotonic()
+        self.hang_up.sending = passed
         await self.send({"type": "http.response.body", "body": passed, "more_body": False})
-        self.hang_up.sending_since = 0.0
+        self.hang_up.sending = None
         if failure is None:
             await self._linger(incoming)
 
@@ -344,9 +341,9 @@ class _Relay:
 
     async def _pass(self, data: bytes) -> None:
         if not self.gone:
-            self.hang_up.sending_since = time.monotonic()
+            self.hang_up.sending = data
             await self.send({"type": "http.response.body", "body": data, "more_body": True})
-            self.hang_up.sending_since = 0.0
+            self.hang_up.sending = None
 
     async def _linger(self, incoming: Incoming) -> None:
         """Read what little follows the end mark, so that the connection can be used again."""
@@ -379,7 +376,6 @@ class _Relay:
                 self.exchange.upstream_model,
                 audio_bytes=audio_bytes,
                 read_texts=self.passed.texts if delivered and self.passed is not None else None,
-                waited=self.waited,
             )
         self.state.outcome = outcome
 

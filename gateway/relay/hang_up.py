@@ -26,17 +26,27 @@ class HangUp:
     """
     One request's watch for `http.disconnect` while the endpoint is busy with the upstream.
 
-    `sending_since` is the monotonic time at which the endpoint began to send something, or 0.0 while it is not sending.
+    `sending` is the very object that the endpoint is sending now, None while it is not sending: looked at now and
+    then, it tells whether the client takes anything, without a clock for each event.
     """
 
-    __slots__ = ("_receive", "_task", "request", "seen", "sending_since")
+    __slots__ = ("_receive", "_task", "request", "seen", "sending", "stuck", "stuck_since")
 
     def __init__(self, receive: Receive, request: Watched) -> None:
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
         self.request: Watched | None = request
         self.seen = False
-        self.sending_since = 0.0
+        self.sending: bytes | None = None
+        self.stuck: bytes | None = None
+        """What was being sent at the last look, and the monotonic time of the first look that found it so."""
+        self.stuck_since = 0.0
+
+    def stuck_for(self, now: float) -> float:
+        """Seconds for which looks have found the same piece being sent."""
+        if self.sending is None or self.sending is not self.stuck:
+            self.stuck, self.stuck_since = self.sending, now
+        return now - self.stuck_since
 
     def listen(self) -> None:
         self._task = asyncio.create_task(self._listen())
@@ -94,9 +104,9 @@ class HangUps:
             else:
                 hang_up.seen = True
         if self._stall:
-            limit = time.monotonic() - self._stall
+            now = time.monotonic()
             for hang_up in tuple(self._old):
-                if 0.0 < hang_up.sending_since < limit and hang_up.request is not None:
+                if hang_up.stuck_for(now) > self._stall and hang_up.request is not None:
                     del self._old[hang_up]
                     hang_up.request.stop()
         self._timer = None

@@ -156,16 +156,16 @@ class Exchange:
         return self._ended and self._error is None
 
     async def read(self) -> bytes:
-        while not self._chunks and not self._ended:
+        chunks = self._chunks
+        while not chunks and not self._ended:
             self._watch.await_body()
-            self._waiter = self._loop.create_future()
+            self._waiter = waiter = self._loop.create_future()
             try:
-                await self._waiter
+                await waiter
             except BaseException:
                 self.close()
                 raise
             self._watch.rest()
-        chunks = self._chunks
         if chunks:
             data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             chunks.clear()
@@ -193,10 +193,10 @@ class Exchange:
                 waiter.set_result(None)
 
     def receive(self, data: bytes) -> None:
-        parser, size = self._parser, self._size
+        parser, held = self._parser, len(self._chunks)
         if parser is None:
             return
-        self._feeding = len(data)
+        self._feeding = size = len(data)
         try:
             parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -207,7 +207,7 @@ class Exchange:
             self._extra = True
         if self._ended:
             self._finish()
-        elif self._size == size:
+        elif len(self._chunks) == held:
             # Heads, chunk extensions and trailers without end would otherwise grow in the parser unseen.
             self._quiet += self._feeding
             if self._quiet > MOST_HEAD:
@@ -217,10 +217,16 @@ class Exchange:
             return
         else:
             self._quiet = 0
+            # With what frames it: so it is added once for all the chunks that come together.
+            self._size += size
             if self._size > HIGH_WATER and not self._paused:
                 self._paused = True
                 self._connection.transport.pause_reading()
-        self.wake()
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._ended:
@@ -292,7 +298,6 @@ class Exchange:
             self._extra = True
             return
         self._chunks.append(data)
-        self._size += len(data)
 
     def on_message_complete(self) -> None:
         if self._head_done:

@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tollway.adapters.errors import UpstreamGarbage
-from tollway.adapters.watch import (
-    LONGEST_EVENT,
-    AnswerWatch,
-    StreamWatch,
-    has_error,
-    has_event,
-    read_answer,
-    split_events,
-)
+from tollway.adapters.events import has_event, split_events
+from tollway.adapters.watch import COUNT_AFTER, LONGEST_EVENT, AnswerWatch, StreamWatch, has_error, read_answer
 from tollway.adapters.written import answer_text, event_text, sound_bytes
 from tollway.config.pricing import Usage
 
@@ -313,6 +306,16 @@ def test_delivered_tokens(documents: list[dict[str, Any]], count: int) -> None:
 @pytest.mark.parametrize("size", [1000, 10**9], ids=["in pieces", "whole"])
 def test_delivered_tokens_are_the_same_in_batches(size: int) -> None:
     assert tokens(*[chunk("1234567")] * 3000, size=size) == 6000
+
+
+@pytest.mark.parametrize("count", [3, 400])
+def test_what_passed_is_kept_whole_and_in_order_when_it_is_counted(count: int) -> None:
+    kept: list[bytes] = []
+    watch = StreamWatch(keep=kept.append)
+    passed = b"".join(watch.feed(event(chunk(f"word {number} " * 20))) for number in range(count))
+    assert watch.delivered_tokens() > 0
+    assert b"".join(kept) == passed
+    assert len(kept) <= 1 + len(passed) // COUNT_AFTER  # few large pieces, not one for each event
 
 
 def test_delivered_tokens_can_be_asked_for_at_any_time() -> None:

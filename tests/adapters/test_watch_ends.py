@@ -1,7 +1,8 @@
 """How a watched stream tells that it is over: end marks, finish reasons, and what only looks like them."""
 
 import pytest
-from tollway.adapters.watch import StreamWatch, first_document, has_done, has_event
+from tollway.adapters.events import first_document, has_done, has_event
+from tollway.adapters.watch import StreamWatch
 from tollway.config.usage import Usage
 
 STOP = b'data: {"choices":[{"index":%d,"delta":{},"finish_reason":"stop"}]}\n\n'

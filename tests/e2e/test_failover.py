@@ -204,6 +204,18 @@ def test_when_all_channels_fail_there_is_one_clean_error_and_no_charge(
     assert gateway.held(account) == (0, 0)
 
 
+def test_what_failed_attempts_took_is_not_the_gateways_own_time(
+    gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    gateway.channel(account, upstream(holds()).url, priority=10)
+    gateway.channel(account, upstream(always(whole(ANSWER))).url)
+    began = time.monotonic()
+    answer = gateway.chat(account, CHAT)
+    took_ms = (time.monotonic() - began) * 1000
+    assert answer.headers["x-tollway-attempts"] == "2"
+    assert float(answer.headers["x-tollway-overhead-ms"]) < took_ms / 2
+
+
 def test_a_channel_that_recovers_in_time_answers(gateway: Gateway, account: Account, upstream: UpstreamOf) -> None:
     gateway.channel(account, upstream(answers(whole(SERVER_ERROR, 503), whole(ANSWER))).url)
     answer = gateway.chat(account, CHAT)

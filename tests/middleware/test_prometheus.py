@@ -16,7 +16,7 @@ from tollway.config.pricing import Usage
 from tollway.middleware.error_envelope import ErrorEnvelopeMiddleware
 from tollway.middleware.metrics import FOLD_AT, MOST_MODELS, Sample
 from tollway.middleware.prometheus import PrometheusMiddleware, RelayMetrics
-from tollway.middleware.state import Attempt, Outcome
+from tollway.middleware.state import Attempt, Outcome, state_of
 
 from .inner import CHAT, Inside, Message, call_of, candidate, scope_of
 from .outer import Clock, Setting, Waiting, call, charge_of, raising, silent, until, whole_scope
@@ -170,14 +170,14 @@ async def test_what_was_not_charged_counts_no_tokens() -> None:
 
 async def test_times_are_those_of_the_clock() -> None:
     clock = Clock()
-    outcome = Outcome("completed", None, waited=2.75)
+    outcome = Outcome("completed", None)
     charge = charge_of(output_tokens=5, stream=True)
-    inside = Setting(clock, 2.0, 1.0, call=call_of("o3"), attempt=ATTEMPT, outcome=outcome, charge=charge)
+    inside = Setting(clock, 2.0, 1.0, call=call_of("o3"), attempt=ATTEMPT, outcome=outcome, charge=charge, waited=1.75)
     counted = Counted(inside, clock)
     await counted.ask()
     operation, model = {"operation": "chat_completions"}, {"model": "o3"}
     assert counted.value("tollway_request_duration_seconds_sum", **operation) == 3.0
-    assert counted.value("tollway_overhead_seconds_sum", **operation) == 0.25
+    assert counted.value("tollway_overhead_seconds_sum", **operation) == 0.25  # of the 2 s to the first byte
     assert counted.value("tollway_time_to_first_token_seconds_sum", **model) == 2.0
     assert counted.value("tollway_inter_token_seconds_sum", **model) == 0.25  # 1 s for the 4 behind the first
 
@@ -190,9 +190,20 @@ async def test_an_answer_in_one_piece_has_no_time_to_its_first_token() -> None:
 
 
 async def test_overhead_is_never_below_zero() -> None:
-    counted = Counted(Setting(outcome=Outcome("completed", None, waited=5.0)))
+    clock = Clock()
+    counted = Counted(Setting(clock, 2.0, outcome=Outcome("completed", None), waited=5.0), clock)
     await counted.ask()
     assert counted.value("tollway_overhead_seconds_sum", operation="chat_completions") == 0.0
+    assert counted.value("tollway_overhead_seconds_count", operation="chat_completions") == 1
+
+
+async def test_an_answer_that_never_began_has_no_overhead() -> None:
+    async def cancelled(scope: Any, receive: Any, send: Any) -> None:
+        state_of(scope).outcome = Outcome("cancelled", None)
+
+    counted = Counted(cancelled)
+    await counted.ask()
+    assert counted.value("tollway_overhead_seconds_count", operation="chat_completions") == 0
 
 
 async def test_buckets_count_everything_below_their_bound() -> None:
@@ -277,7 +288,7 @@ async def test_a_scrape_is_valid_text_before_and_after_requests() -> None:
 def test_scrapes_beside_requests_lose_nothing() -> None:
     """`note` belongs to the event loop, a scrape may come from a thread of its own."""
     metrics = RelayMetrics(CollectorRegistry())
-    sample = Sample(CHAT, "", 200, 0.1, 0.0, None, None, None)
+    sample = Sample(CHAT, "", 200, 0.1, 0.0, 0.0, None, None, None)
     over = threading.Event()
 
     def scrape() -> None:
