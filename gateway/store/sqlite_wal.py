@@ -27,7 +27,8 @@ Compiled: TypeAlias = tuple[str, list[Any], Any, Any]  # the base class says thr
 
 POOL_SIZE = 4  # one writer at a time, the others read
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
-CACHE_KIB = 2048
+CACHE_KIB = 512
+"""Of each connection: the kernel keeps the pages for all. Four times as much saves a flush some 5 % of its time."""
 
 
 def create_private(path: str) -> None:
