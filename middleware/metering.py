@@ -194,6 +194,8 @@ class _Meter:
         if message["type"] == "http.response.body":
             if self.watch is not None:
                 data = message.get("body", b"")
+                if type(data) is not bytes:
+                    data = bytes(data)  # Starlette's streams may be of memoryviews too
                 self.watch.feed(data if self.unpack is None else self.unpack(data))
             if not message.get("more_body", False) and not self.finished:
                 return self.settle_and_send(message)

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from starlette.responses import StreamingResponse
 from tollway.adapters.call import Call
 from tollway.adapters.errors import BadRequest, InsufficientQuota
 from tollway.adapters.operations import BY_PATH
@@ -112,6 +113,15 @@ async def test_usage_is_read_from_a_stream() -> None:
     assert (metered.charge.quota, metered.charge.usage.estimated) == (300, False)
     assert metered.charge.ending == "completed"
     assert metered.client.body == b"".join(pieces)
+
+
+async def test_a_stream_may_be_of_memoryviews() -> None:
+    async def pieces() -> AsyncIterator[memoryview]:
+        yield memoryview(event("", usage=USED))
+        yield memoryview(DONE)
+
+    metered = await Metered(StreamingResponse(pieces(), media_type="text/event-stream")).run()
+    assert (metered.charge.usage, metered.charge.ending) == (Usage(100, 50), "completed")
 
 
 @pytest.mark.parametrize(
