@@ -15,6 +15,7 @@ import orjson
 
 from ..config.channel import Channel
 from .errors import Fault, UpstreamStatus
+from .events import BOM
 from .outgoing import Headers
 
 KEY_STATUSES = frozenset({401, 402, 403, 429})
@@ -112,7 +113,7 @@ def _misses_model(body: bytes) -> bool:
 def error_object(body: bytes) -> Mapping[str, Any] | None:
     """OpenAI's `error` object in an answer, or None."""
     try:
-        document = orjson.loads(body)
+        document = orjson.loads(body.removeprefix(BOM))
     except orjson.JSONDecodeError:
         return None
     error = cast(dict[str, Any], document).get("error") if isinstance(document, dict) else None
@@ -174,7 +175,7 @@ def key_is_dead(failure: UpstreamStatus, keywords: tuple[str, ...], request_body
 def _own_words(body: bytes) -> str:
     """What an upstream says went wrong: the fields of its error, or all of a body that is short and no JSON."""
     try:
-        document: object = orjson.loads(body)
+        document: object = orjson.loads(body.removeprefix(BOM))
     except orjson.JSONDecodeError:
         return body.decode("utf-8", "replace") if len(body) <= LONGEST_PLAIN_TEXT else ""
     if isinstance(document, list) and document:  # Google's wraps its error in a list

@@ -14,7 +14,7 @@ import orjson
 from ..config.pricing import Usage
 from .errors import UpstreamGarbage
 from .estimate import MOST_UNSEEN, estimate_text
-from .events import Document, end_of_events, event_document, first_document, has_done, has_event, split_events
+from .events import BOM, Document, end_of_events, event_document, first_document, has_done, has_event, split_events
 from .shapes import object_of
 from .usage import merge_usage, read_usage, usage_of_both
 from .written import answer_text, event_text, sound_bytes
@@ -272,11 +272,12 @@ def read_answer(body: bytes, holds: str = "") -> Document:
     """
     A whole JSON answer. `holds`: the list that makes it one, if that is known.
 
-    Raises `UpstreamGarbage` when it is no JSON object, or an error in the clothes of a success: some vendors tell of
-    those with a status of 200, in fields of their own.
+    A byte order mark before it is passed over, as clients' own parsers do (RFC 8259, 8.1). Raises `UpstreamGarbage` when
+    it is no JSON object, or an error in the clothes of a success: some vendors tell of those with a status of 200, in
+    fields of their own.
     """
     try:
-        document = orjson.loads(body)
+        document = orjson.loads(body.removeprefix(BOM))
     except orjson.JSONDecodeError:
         raise UpstreamGarbage("The upstream answered 200 with something that is not JSON.") from None
     if not isinstance(document, dict):

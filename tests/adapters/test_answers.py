@@ -56,6 +56,10 @@ def test_whose_fault_it_is(status: int, body: bytes | dict[str, object], fault: 
     assert failure.answer_body == body
 
 
+def test_a_byte_order_mark_hides_no_reason() -> None:
+    assert refused(404, b"\xef\xbb\xbf" + error("thread_not_found")).fault == "caller"
+
+
 @pytest.mark.parametrize(
     ("status", "mapped", "fault"),
     [

@@ -427,6 +427,10 @@ def test_a_success_that_is_none(body: bytes) -> None:
         read_answer(body)
 
 
+def test_an_answer_may_begin_with_a_byte_order_mark() -> None:
+    assert read_answer(b'\xef\xbb\xbf{"choices": []}', "choices") == {"choices": []}
+
+
 ANSWER = {
     "model": "gpt-4o-2024-08-06",
     "choices": [{"message": {"role": "assistant", "content": "1234567"}}, {"message": None, "text": "1234567"}],
