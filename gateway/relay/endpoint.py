@@ -82,6 +82,11 @@ class RelayEndpoint:
             if relay.gone:
                 failure.retryable = False  # nobody waits for what another channel would say
             raise
+        except Exception:
+            if relay.begun:
+                # Some servers tell by an error of `send` that the client has left (ASGI 2.4): what passed is charged.
+                relay.report("cancelled")
+            raise
         finally:
             self.hang_ups.stop(relay.hang_up)
             if relay.farewell is not None:
@@ -101,6 +106,8 @@ class _Relay:
     """We have cancelled our own task because the client left."""
     asked = False
     """The request has begun to go out, so the upstream may charge for it."""
+    begun = False
+    """The answer has begun to go out."""
     delivered = 0
     """Tokens of plain text that have passed; those of events are the watch's to know."""
     audio_bytes = 0
@@ -243,6 +250,7 @@ class _Relay:
             ours = time.perf_counter() - started - self.state.waited
             headers.append((b"x-tollway-overhead-ms", b"%.2f" % (ours * 1000)))
         status = 200 if incoming.status in BODILESS else incoming.status
+        self.begun = True
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _media(self, incoming: Incoming, content_type: bytes) -> None:

@@ -1,6 +1,7 @@
 """The gateway inside other apps: at a prefix, behind their middleware, and twice in one process."""
 
 import asyncio
+import http.client
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -15,7 +16,7 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tollway.config.settings import Settings
 from tollway.gateway.app import Tollway, create_app
 
@@ -27,6 +28,7 @@ from .wire import CHAT, DONE, HELLO, MODEL, OpenRequest, ask, chunk, delta, sse_
 
 HI = [{"role": "user", "content": "hello wide world"}]
 STREAM = CHAT | {"stream": True}
+LEAVE = b"and now the client leaves"
 
 
 class HostMiddleware(BaseHTTPMiddleware):
@@ -251,6 +253,32 @@ def test_two_in_one_host_app(tmp_path: Path, upstream: UpstreamOf) -> None:
         path = "/v1/chat/completions"
         assert ask(server.address, f"/one{path}", account.key, STREAM).status == 200
         assert ask(server.address, f"/other{path}", account.key, STREAM).status == 401
+
+
+def test_a_server_that_tells_by_an_error_that_the_client_has_left(tmp_path: Path, upstream: UpstreamOf) -> None:
+    """ASGI 2.4: `send` raises an OSError then. What was delivered until then is charged."""
+    tollway = create_app(quiet(tmp_path))
+
+    async def host(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_unless_left(message: Message) -> None:
+            if LEAVE in message.get("body", b""):
+                raise OSError("the client has left")
+            await send(message)
+
+        await tollway(scope, receive, send_unless_left if scope["type"] == "http" else send)
+
+    with served(host) as server:
+        gateway = Gateway(tollway, server)
+        account = gateway.account()
+        endless = upstream(holds(sse_head(), chunk(delta("One two three four five.")), chunk(delta(LEAVE.decode()))))
+        gateway.channel(account, endless.url)
+        with pytest.raises(http.client.IncompleteRead):
+            gateway.chat(account, STREAM)
+        charge = gateway.charge(account)
+        assert charge.outcome == "cancelled"
+        assert charge.output_tokens > 5
+        assert endless.left.wait(5)
+        assert gateway.held(account) == (0, 0)
 
 
 def test_it_can_be_started_again(tmp_path: Path) -> None:
