@@ -272,9 +272,10 @@ def read_answer(body: bytes, holds: str = "") -> Document:
     """
     A whole JSON answer. `holds`: the list that makes it one, if that is known.
 
-    A byte order mark before it is passed over, as clients' own parsers do (RFC 8259, 8.1). Raises `UpstreamGarbage` when
-    it is no JSON object, or an error in the clothes of a success: some vendors tell of those with a status of 200, in
-    fields of their own.
+    A byte order mark before it is passed over, as clients' own parsers do (RFC 8259, 8.1).
+
+    Raises `UpstreamGarbage` when it is no JSON object, or an error in the clothes of a success: some vendors tell of
+    those with a status of 200, in fields of their own.
     """
     try:
         document = orjson.loads(body.removeprefix(BOM))

@@ -70,6 +70,8 @@ class Channel:
     `disconnect`: what happens when the client hangs up: `cancel` stops the upstream and charges what was delivered,
     `drain` reads on to learn the usage. `disabled_keys` holds indexes into `keys`. `prompt_cache_ratio`: what a cached
     input token costs here, as a share of an input token's price (0 to 1), or None for what the price says.
+
+    `repr` leaves out what operators may write a secret into besides the keys.
     """
 
     id: int
@@ -77,7 +79,7 @@ class Channel:
     type: ChannelType
     models: tuple[str, ...]
     keys: tuple[Secret, ...] = ()
-    base_url: str = ""
+    base_url: str = field(default="", repr=False)
     groups: tuple[str, ...] = ("default",)
     priority: int = 0
     weight: int = 1
@@ -86,14 +88,14 @@ class Channel:
     disabled_keys: frozenset[int] = frozenset()
     model_mapping: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     status_code_mapping: Mapping[int, int] = field(default_factory=lambda: NOTHING)
-    header_override: Mapping[str, str] = field(default_factory=lambda: NOTHING)
-    param_override: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    header_override: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
+    param_override: Mapping[str, Any] = field(default_factory=lambda: NOTHING, repr=False)
     disconnect: Disconnect = "cancel"
     auto_ban: bool = True
     api_version: str = ""
     organization: str = ""
     test_model: str = ""
-    proxy: str = ""
+    proxy: str = field(default="", repr=False)
     tag: str = ""
     prompt_cache_ratio: Decimal | None = None
 

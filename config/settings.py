@@ -40,9 +40,9 @@ class Settings:
     """
 
     data_dir: Path = Path("data")
-    database_url: str = ""
-    """Empty: SQLite in `data_dir`."""
-    log_database_url: str = ""
+    database_url: str = field(default="", repr=False)
+    """Empty: SQLite in `data_dir`. Not in `repr`, as the next: a password may stand in it."""
+    log_database_url: str = field(default="", repr=False)
     """Empty: logs live in the main database."""
     redis_url: Secret = field(default_factory=lambda: Secret(""))
     """Empty: limits are counted in each process, and changes are seen by polling."""

@@ -90,3 +90,18 @@ def test_nothing_but_a_key_is_masked() -> None:
     channel = Channel(1, "c", ChannelType.OPENAI, ("m",), keys=(Secret("sk.other(key)"), Secret("none")))
     for said in ("sk-other(key)", "sk.other(key", "none", r"\u002fsk"):
         assert channel.without_keys(said) == said
+
+
+def test_what_may_be_a_secret_is_not_shown() -> None:
+    channel = Channel(
+        1,
+        "one",
+        ChannelType.OPENAI,
+        ("m",),
+        keys=(Secret("s3cret"),),
+        base_url="https://vendor.example/v1?key=s3cret",
+        proxy="socks5://user:s3cret@proxy.example",
+        header_override={"x-api-key": "s3cret"},
+        param_override={"app_key": "s3cret"},
+    )
+    assert "s3cret" not in repr(channel)

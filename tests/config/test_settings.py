@@ -77,6 +77,12 @@ def test_what_can_be_a_database_is_passed_on(text: str) -> None:
     assert Settings.from_environ({"SQL_DSN": text}).database_url == text
 
 
+@pytest.mark.parametrize("name", ["SQL_DSN", "LOG_SQL_DSN", "REDIS_CONN_STRING"])
+def test_a_password_in_an_address_is_not_shown(name: str) -> None:
+    scheme = "redis" if name.startswith("REDIS") else "postgresql"
+    assert "s3cretpw" not in repr(Settings.from_environ({name: f"{scheme}://root:s3cretpw@host/1"}))
+
+
 @pytest.mark.parametrize(
     ("name", "text"), [("PORT", "http"), ("PORT", "65536"), ("CONNECT_TIMEOUT", "soon"), ("ACCESS_LOG", "perhaps")]
 )
