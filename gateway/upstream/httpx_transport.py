@@ -265,7 +265,8 @@ def _read_error(error: "httpx.TransportError") -> UpstreamError:
     # h11 and httpcore have one class for "it ended" and "it is nonsense"; the sentence is all that tells them apart.
     text = str(error)
     if isinstance(error, httpx.ProtocolError) and not text.startswith(("peer closed", "Server disconnected")):
-        return UpstreamGarbage(f"The upstream's answer is not HTTP: {text}.")
+        # Behind a colon h11 quotes the line, which may hold anything, the channel's key too.
+        return UpstreamGarbage(f"The upstream's answer is not HTTP: {text.partition(': ')[0]}.")
     return UpstreamTruncated("The upstream's answer broke off.")
 
 

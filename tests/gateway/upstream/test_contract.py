@@ -158,6 +158,22 @@ async def test_garbage_is_called_garbage(transport: Upstream, answer: bytes) -> 
             await ask(transport, post(server.url))
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"no HTTP, sk-upstream\r\n\r\n", id="in place of a status"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nno header, sk-upstream\r\n\r\n", id="in place of a header"),
+        pytest.param(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nsk-upstream\r\n", id="in place of a chunk"),
+    ],
+)
+async def test_garbage_is_not_quoted(transport: Upstream, answer: bytes) -> None:
+    """The message reaches the client and the log, and an upstream may repeat the channel's key."""
+    async with upstream(holds(answer)) as server:
+        with pytest.raises(UpstreamGarbage) as caught:
+            await ask(transport, post(server.url))
+    assert "sk-upstream" not in caught.value.message
+
+
 CUT = [
     pytest.param(b"", id="no byte"),
     pytest.param(b"HTTP/1.1 20", id="half a status line"),
