@@ -232,7 +232,9 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             if len(self.pipeline) >= MOST_WAITING:
                 raise BadRequest("Too many requests were sent before their answers.", code="invalid_http")
-            self.flow.pause_reading()
+            # Read on behind one that waits: else nobody would notice that its client has left.
+            if self.pipeline:
+                self.flow.pause_reading()
             self.pipeline.appendleft((cycle, app))
 
     def on_response_complete(self) -> None:

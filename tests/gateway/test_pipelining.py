@@ -116,3 +116,33 @@ async def test_a_hang_up_reaches_the_request_that_is_served_and_starts_no_other(
     await until(lambda: bool(heard))
     await asyncio.sleep(0.05)
     assert heard == ["http.disconnect"]
+
+
+async def test_a_client_that_leaves_behind_a_second_request_is_noticed(connect: Connect) -> None:
+    heard = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] == "http.request":
+            pass
+        heard.set()
+
+    _, writer, protocol = await connect(app)
+    writer.write(GET)
+    await until(lambda: protocol.cycle is not None and not protocol.cycle.more_body)
+    await asyncio.sleep(0.05)  # the app waits for nothing but the end
+    writer.write(GET)
+    await until(lambda: len(protocol.pipeline) == 1)
+    writer.close()
+    await asyncio.wait_for(heard.wait(), 5)
+
+
+async def test_of_what_comes_behind_two_that_wait_nothing_is_read(connect: Connect) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    _, writer, protocol = await connect(app)
+    for waiting in (0, 1, 2, 2):
+        writer.write(GET)
+        await until(lambda waiting=waiting: len(protocol.pipeline) == waiting)
+        await asyncio.sleep(0.05)
+    assert len(protocol.pipeline) == 2
