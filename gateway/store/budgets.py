@@ -9,12 +9,12 @@ that is there. A budget counts from the moment on at which it is first set.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, insert, or_, select, update
 
 from ...config.budget import DAY_MS, Budget, BudgetKind, Period, soft_limit, span_of
 from . import changes, notices
 from .errors import Conflict
-from .leases import Kind, Subject, recall
+from .leases import Kind, Subject, recall, with_leases
 from .schema import budget_periods, budgets, groups, leases, tokens, users
 from .store import Row, Session, Store, Transaction
 
@@ -22,16 +22,7 @@ MOST_IDS = 1_000
 KEPT_MS = 400 * DAY_MS
 """Periods that ended before are forgotten when the next one begins."""
 
-# What is left of a period is in the row, and in the leases that serving processes have taken from it.
-_leased = (
-    select(func.coalesce(func.sum(leases.c.amount), 0))
-    .where(leases.c.kind == int(Kind.BUDGET), leases.c.subject == budget_periods.c.id)
-    .scalar_subquery()
-)
-_whole = select(
-    *(column for column in budget_periods.c if column.name != "remain_quota"),
-    (budget_periods.c.remain_quota + _leased).label("remain_quota"),
-)
+_whole = with_leases(Kind.BUDGET)
 _in_force = select(budgets).where(budgets.c.deleted_at.is_(None))
 
 

@@ -11,9 +11,9 @@ other.
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Table, and_, delete, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, ScalarSelect, Select, Table, and_, delete, func, insert, or_, select, text, update
 
 from .schema import budget_periods, holders, installation, leases, tokens, users
 from .store import Session, Store, Transaction
@@ -71,6 +71,20 @@ class Holder:
     flushed: int
     expired: bool
     started_at: int
+
+
+def leased(kind: Kind) -> ScalarSelect[Any]:
+    """What processes hold of a balance, for queries over the table of such balances."""
+    table, _ = TABLES[kind]
+    total = select(func.coalesce(func.sum(leases.c.amount), 0))
+    return total.where(leases.c.kind == int(kind), leases.c.subject == table.c.id).scalar_subquery()
+
+
+def with_leases(kind: Kind) -> Select[*tuple[Any, ...]]:
+    """Rows of the table of such balances, whole: what processes hold of a balance counts as being in it."""
+    table, balance = TABLES[kind]
+    rest = (column for column in table.c if column.name != balance)
+    return select(*rest, (table.c[balance] + leased(kind)).label(balance))
 
 
 async def installation_id(session: Session) -> str:

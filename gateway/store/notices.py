@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, select
 
 from ...config.budget import DAY_MS
 from .errors import Conflict
-from .leases import Kind
-from .schema import grants, leases, notices, users
+from .leases import Kind, leased
+from .schema import grants, notices, users
 from .store import Session, Store, Transaction
 
 KEPT_MS = 400 * DAY_MS
@@ -74,11 +74,6 @@ async def low_balances(session: Session, user_ids: Collection[int], threshold: i
     Those of some users who have spent something and have less than the threshold, and of whom nobody was told since
     their last grant.
     """
-    leased = (
-        select(func.coalesce(func.sum(leases.c.amount), 0))
-        .where(leases.c.kind == int(Kind.USER), leases.c.subject == users.c.id)
-        .scalar_subquery()
-    )
     grant = (
         select(func.coalesce(func.max(grants.c.id), 0))
         .where(grants.c.user_id == users.c.id, grants.c.amount > 0)
@@ -86,7 +81,7 @@ async def low_balances(session: Session, user_ids: Collection[int], threshold: i
         .scalar_subquery()
     )
     told = exists().where(about(NoticeKind.BALANCE, users.c.id), occasion(grant, 0))
-    quota = users.c.quota + leased
+    quota = users.c.quota + leased(Kind.USER)
     query = select(users.c.id, users.c.username, quota.label("quota"), grant.label("grant_id")).where(
         users.c.id.in_(list(user_ids)),
         users.c.deleted_at.is_(None),

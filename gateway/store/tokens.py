@@ -5,29 +5,20 @@ import string
 from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 
 from ...config.secret import Secret
 from ..secrets_at_rest import Vault
 from . import changes, grants, json_text
-from .leases import Kind, Subject, recall
+from .leases import Kind, Subject, recall, with_leases
 from .records import TokenRow, TokenStatus
-from .schema import leases, tokens
+from .schema import tokens
 from .store import Row, Session, Transaction
 
 KEY_CHARACTERS = string.ascii_letters + string.digits
 KEY_LENGTH = 48
 
-# What a token may spend yet is in the row, and in the leases that serving processes have taken from it.
-_leased = (
-    select(func.coalesce(func.sum(leases.c.amount), 0))
-    .where(leases.c.kind == int(Kind.TOKEN), leases.c.subject == tokens.c.id)
-    .scalar_subquery()
-)
-_whole = select(
-    *(column for column in tokens.c if column.name != "remain_quota"),
-    (tokens.c.remain_quota + _leased).label("remain_quota"),
-)
+_whole = with_leases(Kind.TOKEN)
 
 
 def new_key() -> Secret:

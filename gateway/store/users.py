@@ -2,21 +2,15 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, update
 
 from . import changes, grants
-from .leases import Kind, Subject, recall
+from .leases import Kind, Subject, recall, with_leases
 from .records import Role, UserRow, UserStatus
-from .schema import leases, users
+from .schema import users
 from .store import Row, Session, Transaction
 
-# What a user has left is in the row, and in the leases that serving processes have taken from it.
-_leased = (
-    select(func.coalesce(func.sum(leases.c.amount), 0))
-    .where(leases.c.kind == int(Kind.USER), leases.c.subject == users.c.id)
-    .scalar_subquery()
-)
-_whole = select(*(column for column in users.c if column.name != "quota"), (users.c.quota + _leased).label("quota"))
+_whole = with_leases(Kind.USER)
 
 
 async def create(
