@@ -2,8 +2,9 @@
 User groups: what share of a price each pays, and which ones a user may ask for.
 
 The options are New API's and keep its shapes, each as JSON text: `GroupRatio` {group: ratio}, `GroupGroupRatio`
-{user group: {used group: ratio}}, `UserUsableGroups` {group: label}, `group_ratio_setting.group_special_usable_group`
-{user group: {"+:group": label}} and `AutoGroups` [group]. Numbers go in and out with the digits they have.
+{user group: {used group: ratio}}, `UserUsableGroups` {group: label} and
+`group_ratio_setting.group_special_usable_group` {user group: {"+:group": label}}. Numbers go in and out with the digits
+they have.
 """
 
 import json
@@ -14,13 +15,11 @@ from types import MappingProxyType
 from typing import NoReturn, Self, cast
 
 DEFAULT_GROUP = "default"
-AUTO_GROUP = "auto"
 
 GROUP_RATIO = "GroupRatio"
 GROUP_GROUP_RATIO = "GroupGroupRatio"
 USER_USABLE_GROUPS = "UserUsableGroups"
 SPECIAL_USABLE_GROUP = "group_ratio_setting.group_special_usable_group"
-AUTO_GROUPS = "AutoGroups"
 
 ADD, REMOVE = "+:", "-:"
 ONE = Decimal(1)
@@ -48,8 +47,7 @@ class GroupRatios:
 
     `ratios`: the share of a price paid in a group. `special`: cells [user group][used group] that replace that share.
     `usable_groups`: what every user may ask for, with the label shown for it. `special_usable_groups`: edits to that
-    set by user group; keys are "+:group" or "group" to add, "-:group" to remove. `auto`: the order in which the group
-    `auto` tries groups.
+    set by user group; keys are "+:group" or "group" to add, "-:group" to remove.
 
     Raises `GroupError` on a ratio that is negative, not finite, above 10^6 or longer than 28 digits.
     """
@@ -58,7 +56,6 @@ class GroupRatios:
     special: Mapping[str, Ratios] = field(default_factory=lambda: NO_SPECIAL, hash=False)
     usable_groups: Labels = field(default_factory=lambda: DEFAULT_USABLE, hash=False)
     special_usable_groups: Mapping[str, Labels] = field(default_factory=lambda: NO_SPECIAL_USABLE, hash=False)
-    auto: tuple[str, ...] = (DEFAULT_GROUP,)
 
     def __post_init__(self) -> None:
         _check_ratios(GROUP_RATIO, self.ratios)
@@ -82,11 +79,6 @@ class GroupRatios:
         groups.setdefault(user_group, user_group)
         return groups
 
-    def auto_for(self, user_group: str) -> tuple[str, ...]:
-        """The groups that `auto` stands for when this user asks for it, in the order to try them."""
-        usable = self.usable(user_group)
-        return tuple(group for group in self.auto if group in usable)
-
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> Self:
         """A snapshot from option rows; an option that is absent or empty has its default. Raises `GroupError`."""
@@ -107,7 +99,6 @@ class GroupRatios:
                 user_group: _labels(f"{SPECIAL_USABLE_GROUP}.{user_group}", row)
                 for user_group, row in _table(SPECIAL_USABLE_GROUP, given.get(SPECIAL_USABLE_GROUP, {})).items()
             },
-            auto=_names(AUTO_GROUPS, given[AUTO_GROUPS]) if AUTO_GROUPS in given else default.auto,
         )
 
     def to_options(self) -> dict[str, str]:
@@ -117,7 +108,6 @@ class GroupRatios:
             GROUP_GROUP_RATIO: dump_exact(self.special),
             USER_USABLE_GROUPS: dump_exact(self.usable_groups),
             SPECIAL_USABLE_GROUP: dump_exact(self.special_usable_groups),
-            AUTO_GROUPS: dump_exact(self.auto),
         }
 
 
@@ -164,15 +154,6 @@ def _labels(where: str, value: object) -> dict[str, str]:
             raise GroupError(f"{where}.{group}: must be a label in quotes, not {label!r}")
         labels[group] = label
     return labels
-
-
-def _names(where: str, value: object) -> tuple[str, ...]:
-    names: list[str] = []
-    for name in cast("list[object]", value) if isinstance(value, list) else [None]:
-        if not isinstance(name, str):
-            raise GroupError(f"{where}: must be a list of group names")
-        names.append(name)
-    return tuple(names)
 
 
 def dump_exact(value: object) -> str:

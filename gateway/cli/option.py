@@ -26,7 +26,6 @@ GROUP_MEANINGS = dict(
             "JSON: user's group -> group used -> the share paid there instead.",
             "JSON: group -> label; the groups that every user's keys may name.",
             "JSON: user's group -> additions (+:group) and removals (-:group) to those.",
-            "JSON: the groups that `auto` tries, in order.",
         ),
         strict=True,
     )

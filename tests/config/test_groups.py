@@ -14,7 +14,6 @@ GROUPS = GroupRatios(
     special={"vip": {"default": D("0.9"), "free": D("0.5")}},
     usable_groups={"default": "Everyone", "vip": "Paying"},
     special_usable_groups={"partner": {"-:default": "", "+:beta": "Early", "extra": "Extra"}, "odd": {"-:odd": ""}},
-    auto=("beta", "default", "vip"),
 )
 
 
@@ -63,12 +62,6 @@ def test_asking_does_not_change_the_snapshot() -> None:
     assert GROUPS.usable("default") == {"default": "Everyone", "vip": "Paying"}
 
 
-def test_auto_keeps_its_order_and_what_the_user_may_use() -> None:
-    assert GROUPS.auto_for("default") == ("default", "vip")
-    assert GROUPS.auto_for("partner") == ("beta", "vip")
-    assert GroupRatios().auto_for("default") == ("default",)
-
-
 # --- option rows
 
 ROWS = {
@@ -76,7 +69,6 @@ ROWS = {
     "GroupGroupRatio": '{"vip":{"edit_this":0.9}}',
     "UserUsableGroups": '{"default":"默认分组","vip":"vip \\"gold\\""}',
     "group_ratio_setting.group_special_usable_group": '{"vip":{"+:beta":"Beta","-:default":"x"}}',
-    "AutoGroups": '["default","vip"]',
 }
 
 
@@ -99,8 +91,12 @@ def test_a_row_that_says_nothing_has_its_default(options: dict[str, str]) -> Non
 
 
 def test_a_row_that_says_none_has_none() -> None:
-    groups = GroupRatios.from_options({"GroupRatio": "{}", "UserUsableGroups": "{}", "AutoGroups": "[]"})
-    assert (groups.ratios, groups.usable("me"), groups.auto_for("me")) == ({}, {"me": "me"}, ())
+    groups = GroupRatios.from_options({"GroupRatio": "{}", "UserUsableGroups": "{}"})
+    assert (groups.ratios, groups.usable("me")) == ({}, {"me": "me"})
+
+
+def test_rows_that_are_nothing_to_groups_are_passed_over() -> None:
+    assert GroupRatios.from_options({"AutoGroups": "no JSON", "RetryTimes": "3"}) == GroupRatios()
 
 
 names = st.text(min_size=1, max_size=8)
@@ -116,7 +112,6 @@ labels = st.dictionaries(names, st.text(max_size=8), max_size=4)
         special=st.dictionaries(names, st.dictionaries(names, ratios, max_size=3), max_size=3),
         usable_groups=labels,
         special_usable_groups=st.dictionaries(names, labels, max_size=3),
-        auto=st.lists(names, max_size=4).map(tuple),
     )
 )
 def test_every_snapshot_survives_its_rows(groups: GroupRatios) -> None:
@@ -142,8 +137,6 @@ def test_every_snapshot_survives_its_rows(groups: GroupRatios) -> None:
             "GroupGroupRatio", '{"vip":{"a":-1}}', "GroupGroupRatio.vip.a: a ratio is", id="a negative special cell"
         ),
         pytest.param("UserUsableGroups", '{"vip":1}', "UserUsableGroups.vip: must be a label", id="a label, a number"),
-        pytest.param("AutoGroups", '{"vip":1}', "AutoGroups: must be a list", id="auto as an object"),
-        pytest.param("AutoGroups", "[1]", "AutoGroups: must be a list of group names", id="auto with a number"),
     ],
 )
 def test_a_bad_row_is_named(option: str, text: str, message: str) -> None:

@@ -87,6 +87,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "logs since nonsense": (("logs", "--since", "yesterday"), "--since"),
     "logs without a limit": (("logs", "--limit", "0"), "--limit"),
     "an unknown option": (("option", "set", "nope", "1"), "'nope' is no option"),
+    "an option that nothing would go by": (("option", "set", "AutoGroups", "[]"), "'AutoGroups' is no option"),
     "an option of the wrong type": (("option", "set", "retry_next", "many"), "retry_next must be a whole number"),
     "an option out of range": (("option", "set", "retry_next", "51"), "retry_next must lie between"),
     "an option below its bound": (
