@@ -134,12 +134,12 @@ def sent_by(document: Document, model: str, *, most: bool = False) -> Sent:
     for name, value in document.items():
         match name:
             case "messages":
-                for message in _list(value):
+                for message in list_of(value):
                     count.message(message)
             case "prompt" | "input" | "instructions":
                 count.value(value)
             case "tools" | "functions":
-                count.tokens += 8 * len(_list(value))
+                count.tokens += 8 * len(list_of(value))
                 count.nested(value)
             case _:
                 if (isinstance(value, dict | list) and name not in NOT_READ) or (
@@ -169,7 +169,7 @@ class _Count:
         if isinstance(content, str):
             self.tokens += estimate_text(content)
         else:
-            for part in _list(content):
+            for part in list_of(content):
                 self.part(part)
         if len(fields) > 2:
             for name, value in fields.items():
@@ -253,7 +253,7 @@ class _Count:
                     self.message(fields)
                 else:
                     self.part(fields)
-            elif items := _list(value):
+            elif items := list_of(value):
                 if isinstance(items[0], int):
                     self.tokens += len(items)
                 else:
@@ -286,7 +286,3 @@ def most_audio_tokens(model: str, data: str, start: int = 0) -> int:
         head = b""
     rate = rules_for(model).audio or HEARD_TOKENS
     return held_seconds(head, 0, (len(data) - start) * 3 // 4) * rate
-
-
-def _list(value: Any) -> list[Any]:
-    return cast(list[Any], value) if isinstance(value, list) else []
