@@ -153,12 +153,12 @@ def _seconds_until(date: str, now: float) -> float | None:
         return None
 
 
-def key_is_dead(failure: UpstreamStatus, keywords: tuple[str, ...], request_body: bytes = b"") -> bool:
+def key_is_dead(failure: UpstreamStatus, keywords: tuple[str, ...]) -> bool:
     """
     Whether a refusal says that the key itself is dead: status 401, or one of the keywords (lower case).
 
-    Only the upstream's own words count: its error's message, code and type, and of those no keyword that `request_body`
-    holds too. A refusal may quote its request, and no caller shall disable a key by what it asks.
+    Only the upstream's own words count: its error's message, code and type, and of those no keyword that the refused
+    request holds too. A refusal may quote its request, and no caller shall disable a key by what it asks.
     """
     if failure.fault == "caller":
         return False
@@ -168,7 +168,7 @@ def key_is_dead(failure: UpstreamStatus, keywords: tuple[str, ...], request_body
     found = [keyword for keyword in map(_folded, keywords) if keyword in text]
     if not found:
         return False
-    asked = _folded(" ".join(_texts(request_body)))
+    asked = _folded(" ".join(_texts(failure.request_body)))
     return any(keyword not in asked for keyword in found)
 
 

@@ -129,7 +129,7 @@ class MemoryChannelPool:
             and options.automatic_disable
             and candidate.channel.auto_ban
             and isinstance(failure, UpstreamStatus)
-            and key_is_dead(failure, options.automatic_disable_keywords, failure.request_body)
+            and key_is_dead(failure, options.automatic_disable_keywords)
         ):
             self._on_dead_key(candidate, f"the upstream refused the key with status {failure.status}")
 

@@ -18,9 +18,12 @@ NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110
 CHANNEL = Channel(1, "one", ChannelType.OPENAI, ("m",))
 
 
-def refused(status: int, body: bytes = b"", *, mapping: dict[int, int] | None = None) -> UpstreamStatus:
+def refused(
+    status: int, body: bytes = b"", *, mapping: dict[int, int] | None = None, request_body: bytes = b""
+) -> UpstreamStatus:
     channel = Channel(1, "one", ChannelType.OPENAI, ("m",), status_code_mapping=mapping or {})
-    return refusal(channel, status, [(b"content-type", b"application/json")], body, now=NOW)
+    headers = [(b"content-type", b"application/json")]
+    return refusal(channel, status, headers, body, now=NOW, request_body=request_body)
 
 
 def error(code: object) -> bytes:
@@ -206,16 +209,17 @@ def asking(text: str) -> bytes:
 )
 def test_a_key_does_not_die_of_what_the_caller_wrote(request_body: bytes, dead: bool) -> None:
     quoting = orjson.dumps({"error": {"message": "Refused: permission denied", "code": 403}})
-    assert key_is_dead(refused(403, quoting), KEYWORDS, request_body) is dead
+    assert key_is_dead(refused(403, quoting, request_body=request_body), KEYWORDS) is dead
 
 
 def test_a_second_keyword_that_the_caller_did_not_write_counts() -> None:
     quoting = b'{"error":{"message":"permission denied: your account is not authorized"}}'
-    assert key_is_dead(refused(403, quoting), KEYWORDS, asking("permission denied"))
+    assert key_is_dead(refused(403, quoting, request_body=asking("permission denied")), KEYWORDS)
 
 
 def test_an_unauthorized_key_is_dead_whatever_the_caller_wrote() -> None:
-    assert key_is_dead(refused(401, b"permission denied"), KEYWORDS, asking("permission denied"))
+    failure = refused(401, b"permission denied", request_body=asking("permission denied"))
+    assert key_is_dead(failure, KEYWORDS)
 
 
 def test_moderated_content_kills_no_key() -> None:
