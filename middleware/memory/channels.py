@@ -7,6 +7,7 @@ from random import Random
 from ...adapters.answers import key_is_dead
 from ...adapters.errors import NoHealthyChannel, NotFound, UpstreamError, UpstreamStatus
 from ...adapters.operations import Operation
+from ...adapters.registry import PROVIDERS
 from ...config.channel import Channel
 from ...config.live import Live
 from ...config.options import Options
@@ -146,7 +147,7 @@ def _nothing_left(model: str, operation: Operation, exclusions: tuple[Exclusion,
     enables it: OpenAI's clients, which would wait and send the request again, are told not to.
     """
     waits = [exclusion.retry_in for exclusion in exclusions if exclusion.retry_in > 0]
-    if all("does not serve" in exclusion.reason for exclusion in exclusions):
+    if not any(operation.name in PROVIDERS[exclusion.channel.type].operations for exclusion in exclusions):
         return NotFound(
             f"No channel serves the model {model!r} for {operation.name}.", param="model", code="model_not_found"
         )

@@ -102,8 +102,9 @@ async def test_nobody_is_made_to_wait_for_what_only_an_operator_can_change(field
     assert (waits.value.retry_after, waits.value.headers) == (20.0, ())
 
 
-async def test_an_operation_that_no_channel_can_do_is_a_404() -> None:
-    chat_only = replace(channel(1), type=ChannelType.PERPLEXITY)
+@pytest.mark.parametrize("status", ChannelStatus)
+async def test_an_operation_that_no_channel_can_do_is_a_404(status: ChannelStatus) -> None:
+    chat_only = replace(channel(1), type=ChannelType.PERPLEXITY, status=status)
     with pytest.raises(GatewayError) as caught:
         await planned(MemoryChannelPool([chat_only]), operation=IMAGES)
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")
