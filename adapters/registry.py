@@ -12,7 +12,3 @@ from .providers.perplexity import PERPLEXITY
 PROVIDERS: Mapping[ChannelType, Provider] = {
     provider.type: provider for provider in (*COMPATIBLE, AZURE, DEEPSEEK, PERPLEXITY)
 }
-
-
-def provider_of(type: ChannelType) -> Provider:
-    return PROVIDERS[type]

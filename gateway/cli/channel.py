@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...adapters.registry import PROVIDERS, provider_of
+from ...adapters.registry import PROVIDERS
 from ...config.amounts import dollars
 from ...config.channel import Channel, ChannelStatus, ChannelType
 from ...config.settings import Settings
@@ -200,7 +200,7 @@ def _document(channel: Channel, state: ChannelState) -> dict[str, Any]:
         "id": channel.id,
         "name": channel.name,
         "type": int(channel.type),
-        "provider": provider_of(channel.type).name,
+        "provider": PROVIDERS[channel.type].name,
         "status": _status(channel),
         "status_reason": state.status_reason,
         "base_url": channel.base_url.partition("?")[0],
@@ -240,7 +240,7 @@ def _line(channel: Channel, state: ChannelState) -> tuple[object, ...]:
     return (
         channel.id,
         channel.name,
-        provider_of(channel.type).name,
+        PROVIDERS[channel.type].name,
         _status(channel),
         ",".join(channel.groups),
         channel.priority,

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from ...adapters.call import Call
 from ...adapters.errors import BadRequest, GatewayError
 from ...adapters.operations import OPERATIONS
-from ...adapters.registry import provider_of
+from ...adapters.registry import PROVIDERS
 from ...adapters.suffix import parse_model
 from ...config.amounts import dollars
 from ...config.budget import BudgetKind, span_of
@@ -171,7 +171,7 @@ def _document(found: Explanation) -> dict[str, Any]:
             {
                 "channel": way.channel.id,
                 "name": way.channel.name,
-                "provider": provider_of(way.channel.type).name,
+                "provider": PROVIDERS[way.channel.type].name,
                 "key": way.key_index,
                 "priority": way.channel.priority,
                 "weight": way.channel.weight,

@@ -60,11 +60,6 @@ class ModelsEndpoint:
         return [name for name in models if self.prices.price_for(name, parse_model(name).base) is not None]
 
     def _describe(self, principal: Principal, name: str) -> dict[str, object]:
-        channels = self.pool.index.serving(principal.group, name)
-        provider = PROVIDERS.get(channels[0].type) if channels else None
-        return {
-            "id": name,
-            "object": "model",
-            "created": CREATED,
-            "owned_by": provider.name.lower() if provider is not None else "custom",
-        }
+        first = self.pool.index.serving(principal.group, name)[0]
+        owner = PROVIDERS[first.type].name.lower()
+        return {"id": name, "object": "model", "created": CREATED, "owned_by": owner}

@@ -105,9 +105,7 @@ def unfit(channel: Channel, model: str, operation: str) -> str:
     """Why a channel cannot serve the operation at all; "" if it can."""
     if channel.status is not ChannelStatus.ENABLED:
         return "disabled automatically" if channel.status is ChannelStatus.AUTO_DISABLED else "disabled"
-    provider = PROVIDERS.get(channel.type)
-    if provider is None:
-        return f"type {channel.type} is not known"
+    provider = PROVIDERS[channel.type]
     if operation not in provider.operations:
         return f"{provider.name} does not serve {operation}"
     if not channel.base_url and not provider.base_url:

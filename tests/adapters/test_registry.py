@@ -6,7 +6,7 @@ import pytest
 from tollway.adapters.operations import OPERATIONS, operation_at
 from tollway.adapters.provider import Provider, Target, same_path, whole_url
 from tollway.adapters.providers import azure, deepseek, perplexity
-from tollway.adapters.registry import PROVIDERS, provider_of
+from tollway.adapters.registry import PROVIDERS
 from tollway.config.channel import ChannelType
 
 # The numbers that New API's channels have in the databases of those who come from there.
@@ -47,7 +47,7 @@ def test_numbers_names_and_addresses_are_new_apis() -> None:
 
 def test_every_type_has_one_row_and_every_name_is_its_own() -> None:
     assert set(PROVIDERS) == set(ChannelType)
-    assert all(provider_of(type).type is type for type in ChannelType)
+    assert all(PROVIDERS[type].type is type for type in ChannelType)
     assert len({row.name for row in PROVIDERS.values()}) == len(PROVIDERS)
 
 
