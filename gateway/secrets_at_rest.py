@@ -86,8 +86,8 @@ class Vault:
         key = self._keys.get(key_id)
         if key is None:
             raise CannotDecrypt(
-                f"the secret of {aad} was encrypted under another CRYPTO_SECRET (key id {key_id}): "
-                "give the former value as well"
+                f"the secret of {aad} was encrypted under another CRYPTO_SECRET (key id {key_id}), "
+                "and opens with no other"
             )
         try:
             sealed = base64.b64decode(encoded, validate=True)

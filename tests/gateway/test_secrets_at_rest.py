@@ -47,7 +47,8 @@ def test_every_altered_byte_is_noticed() -> None:
 
 def test_another_secret_says_what_is_missing() -> None:
     with pytest.raises(
-        CannotDecrypt, match=r"channel:1 was encrypted under another CRYPTO_SECRET \(key id [0-9a-f]{8}\)"
+        CannotDecrypt,
+        match=r"channel:1 was encrypted under another CRYPTO_SECRET \(key id [0-9a-f]{8}\), and opens with no other",
     ):
         Vault(NEW).decrypt(VAULT.encrypt("key", "channel:1"), "channel:1")
 
