@@ -77,14 +77,6 @@ async def create(
     return await session.run(work), key
 
 
-async def all_active(session: Session) -> tuple[TokenRow, ...]:
-    """Every enabled token. Whether it has expired is for the reader's clock to say."""
-    rows = await session.all(
-        _whole.where(tokens.c.status == int(TokenStatus.ENABLED), tokens.c.deleted_at.is_(None)).order_by(tokens.c.id)
-    )
-    return tuple(map(_token, rows))
-
-
 async def all_kept(session: Session) -> tuple[TokenRow, ...]:
     """Every token that was not deleted, whatever its status: a refusal must be able to say why."""
     rows = await session.all(_whole.where(tokens.c.deleted_at.is_(None)).order_by(tokens.c.id))
@@ -98,19 +90,10 @@ async def by_ids(session: Session, ids: Iterable[int]) -> tuple[TokenRow, ...]:
     return tuple(map(_token, rows))
 
 
-async def by_hash(session: Session, key_hash: str) -> TokenRow | None:
-    """The token behind a key, whatever its status: to say why it is refused."""
-    row = await session.one(_whole.where(tokens.c.key_hash == key_hash, tokens.c.deleted_at.is_(None)))
-    return None if row is None else _token(row)
-
-
-async def of_user(session: Session, user_id: int, *, limit: int | None = None, offset: int = 0) -> tuple[TokenRow, ...]:
+async def of_user(session: Session, user_id: int) -> tuple[TokenRow, ...]:
     """A user's tokens, newest first."""
     rows = await session.all(
-        _whole.where(tokens.c.user_id == user_id, tokens.c.deleted_at.is_(None))
-        .order_by(tokens.c.id.desc())
-        .limit(limit)
-        .offset(offset)
+        _whole.where(tokens.c.user_id == user_id, tokens.c.deleted_at.is_(None)).order_by(tokens.c.id.desc())
     )
     return tuple(map(_token, rows))
 

@@ -63,21 +63,19 @@ async def by_name(session: Session, username: str) -> UserRow | None:
     return None if row is None else _user(row)
 
 
-async def list_all(session: Session, *, limit: int | None = None, offset: int = 0) -> tuple[UserRow, ...]:
+async def list_all(session: Session) -> tuple[UserRow, ...]:
     """Users who were not deleted, oldest first."""
-    rows = await session.all(
-        _whole.where(users.c.deleted_at.is_(None)).order_by(users.c.id).limit(limit).offset(offset)
-    )
+    rows = await session.all(_whole.where(users.c.deleted_at.is_(None)).order_by(users.c.id))
     return tuple(map(_user, rows))
 
 
-async def add_quota(session: Session, user_id: int, delta: int, *, now_ms: int, reason: str = "top-up") -> int | None:
+async def add_quota(session: Session, user_id: int, delta: int, *, now_ms: int) -> int | None:
     """Give (or with a negative `delta` take) quota. The new balance; None if there is no such user."""
 
     async def work(transaction: Transaction) -> int | None:
         if not await _change(transaction, user_id, now_ms, quota=users.c.quota + delta):
             return None
-        await grants.note(transaction, user_id=user_id, amount=delta, reason=reason, now_ms=now_ms)
+        await grants.note(transaction, user_id=user_id, amount=delta, reason="top-up", now_ms=now_ms)
         if delta < 0:
             await recall(transaction, Subject(Kind.USER, user_id))
         row = await transaction.one(_whole.where(users.c.id == user_id))
@@ -94,11 +92,6 @@ async def set_status(session: Session, user_id: int, status: UserStatus, *, now_
 async def set_password_hash(session: Session, user_id: int, password_hash: str, *, now_ms: int) -> bool:
     """False if there is no such user."""
     return await session.run(lambda transaction: _change(transaction, user_id, now_ms, password_hash=password_hash))
-
-
-async def set_group(session: Session, user_id: int, group: str, *, now_ms: int) -> bool:
-    """False if there is no such user."""
-    return await session.run(lambda transaction: _change(transaction, user_id, now_ms, group=group))
 
 
 async def update_user(
