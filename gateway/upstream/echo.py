@@ -39,16 +39,13 @@ class EchoUpstream:
     """
     An `Upstream`. It dispatches on the URL's path; the host does not matter.
 
-    `pace`: seconds between two events of a stream. Faults of the request are answers (400, 404), as a real one's are.
+    Faults of the request are answers (400, 404), as a real one's are.
     """
-
-    def __init__(self, *, pace: float = 0.0) -> None:
-        self._pace = pace
 
     async def send(self, outgoing: Outgoing, timeouts: Timeouts, on_sent: OnSent | None = None) -> Incoming:
         if on_sent is not None:
             on_sent()
-        return EchoIncoming(_answer(outgoing), self._pace)
+        return EchoIncoming(_answer(outgoing))
 
     async def close(self) -> None:
         """There is nothing to close."""
@@ -57,11 +54,10 @@ class EchoUpstream:
 class EchoIncoming:
     """An answer out of memory, a piece a read."""
 
-    def __init__(self, answer: EchoAnswer, pace: float) -> None:
+    def __init__(self, answer: EchoAnswer) -> None:
         self.status = answer.status
         self.headers: Headers = [(b"content-type", answer.content_type)]
         self._pieces = list(reversed(answer.pieces))
-        self._pace = pace
 
     @property
     def complete(self) -> bool:
@@ -71,8 +67,8 @@ class EchoIncoming:
         if not self._pieces:
             return b""
         if len(self._pieces) > 1:
-            # Also with no pace: a stream lets others have their turn between its events, as one from a socket does.
-            await asyncio.sleep(self._pace)
+            # A stream lets others have their turn between its events, as one from a socket does.
+            await asyncio.sleep(0)
         return self._pieces.pop()
 
     def close(self) -> None:
