@@ -22,11 +22,10 @@ class OpenRecord(Struct, frozen=True, array_like=True):
     budgets: tuple[int, ...] = ()
 
 
-_encode = msgspec.json.Encoder().encode
 _open_decoder = msgspec.json.Decoder(OpenRecord)
 _charge_decoder = msgspec.json.Decoder(ChargeRecord)
 
-encode = _encode
+encode = msgspec.json.Encoder().encode
 """A record as a JSON array."""
 
 

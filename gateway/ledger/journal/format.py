@@ -158,8 +158,6 @@ class Hole(NamedTuple):
     number: int
     offset: int
     end: int
-    at_end: bool
-    """Whether no record follows it in the file."""
 
 
 def read_records(data: bytes, *, end: int, salt: int, sequences: range) -> Iterator[Record | Hole]:
@@ -174,7 +172,7 @@ def read_records(data: bytes, *, end: int, salt: int, sequences: range) -> Itera
         record = _record_at(data, offset, salt, sequences)
         if record is None:
             record = _next_record(data, offset + 1, end, salt, sequences)
-            yield Hole(number, offset, end if record is None else record.offset, record is None)
+            yield Hole(number, offset, end if record is None else record.offset)
             if record is None:
                 return
             number += 1
