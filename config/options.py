@@ -141,7 +141,7 @@ class Options:
     model_request_successes: int = option(
         1000, "Successful model requests that a user may make in the window.", low=0, high=MOST_IN_A_WINDOW
     )
-    model_request_groups: tuple[tuple[str, int, int], ...] = option(
+    model_request_groups: GroupLimits = option(
         (),
         "Groups with numbers of their own in place of these two, as JSON: group -> [requests, successful requests].",
         kind=f'a JSON object of pairs of whole numbers from 0 to {MOST_IN_A_WINDOW}, such as {{"vip": [0, 5000]}}',
@@ -241,7 +241,7 @@ def parse_option(name: str, text: str) -> Any:
 def _parse(field: "dataclasses.Field[Any]", text: str) -> Any:
     low, high = field.metadata["low"], field.metadata["high"]
     parse: Callable[[str], Any] | None = field.metadata["parse"]
-    default: object = getattr(Options(), field.name)
+    default: object = field.default
     kind = field.metadata["kind"] or _kind(default)
     try:
         if parse is not None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Protocol, cast
 
+from .amounts import ZERO
 from .price import ONE, TOOLS, Price
 from .tariff import Tariff
 from .usage import ToolCalls, Usage
@@ -68,7 +69,7 @@ def billed_usage(record: Charged) -> Usage:
         units("output") + sum(outputs.values()),
         **cast("Any", inputs | outputs),
         images=units("per_image"),
-        seconds=Decimal(bill["per_minute"][0]) if "per_minute" in bill else Decimal(0),
+        seconds=Decimal(bill["per_minute"][0]) if "per_minute" in bill else ZERO,
         image_size=bill.get("image_size", ""),
         image_quality=bill.get("image_quality", ""),
         tool_calls=cast("ToolCalls", tuple((tool, units(tool)) for tool in sorted(TOOLS) if tool in bill)),

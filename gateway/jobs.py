@@ -11,16 +11,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from ..config.budget import DAY_MS
 from ..config.live import Live
 from ..config.options import Options
 from .store import Store, StoreError, changes, jobs, logs
+from .store.sums import HOUR_MS
 
 log = logging.getLogger("tollway.jobs")
 
 LOOK_EVERY_S = 30.0
 PAUSE_S = 0.05
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 ROWS_AT_ONCE = 500
 """Rows deleted in one transaction: a few milliseconds, and 10,000 rows a second at most with the pauses."""
 

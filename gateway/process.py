@@ -64,7 +64,7 @@ class _Trimmer:
 
     def __init__(self, allocator: ctypes.CDLL) -> None:
         self._trim = allocator.malloc_trim
-        self._settled = self._least = _resident_bytes()
+        self._settled = self._least = resident_bytes()
         self._looks = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -74,13 +74,13 @@ class _Trimmer:
         self._looks += 1
         if self._looks % TRIM_AGAIN_AFTER == 0:
             self._least = self._settled
-        if _resident_bytes() > self._least + WORTH_TRIMMING:
+        if resident_bytes() > self._least + WORTH_TRIMMING:
             self._trim(0)  # in a thread it would hold the heap's lock all the same
-            self._least = _resident_bytes()
+            self._least = resident_bytes()
         self.start(loop)
 
 
-def _resident_bytes() -> int:
-    """Of this process, by proc(5)."""
+def resident_bytes() -> int:
+    """Resident memory of this process, by proc(5): on Linux only."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[1]) * PAGE

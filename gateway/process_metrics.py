@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from .ledger import StoreLedger
+from .process import resident_bytes
 from .snapshot import Snapshot
 from .upstream import Upstreams
 
@@ -57,12 +58,6 @@ class ProcessMetrics(Collector):
         usage = resource.getrusage(resource.RUSAGE_SELF)
         yield GaugeMetricFamily("tollway_cpu_seconds", "CPU time used.", value=usage.ru_utime + usage.ru_stime)
         yield GaugeMetricFamily("tollway_resident_bytes", "Resident memory.", value=resident_bytes())
-
-
-def resident_bytes() -> int:
-    """From /proc/self/statm, in bytes (Linux)."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def register_process_metrics(

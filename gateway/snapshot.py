@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Set
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from ..config.groups import GroupError, GroupRatios
@@ -76,7 +77,7 @@ class CurrentPrices(Live[PriceBook]):
 class CurrentRatios(Live[GroupRatios]):
     """The groups' ratios as they are now."""
 
-    def ratio(self, user_group: str, used_group: str):
+    def ratio(self, user_group: str, used_group: str) -> Decimal:
         return self.current.ratio(user_group, used_group)
 
 

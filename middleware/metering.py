@@ -17,7 +17,7 @@ from ..adapters.operations import Operation
 from ..adapters.text_estimate import Sent
 from ..adapters.unpacking import Unpack, unpacking
 from ..adapters.watch import AnswerWatch
-from ..config.amounts import QUOTA_PER_USD, dollars
+from ..config.amounts import MICRODOLLARS_PER_QUOTA, QUOTA_PER_USD, dollars
 from ..config.channel import Channel
 from ..config.groups import GroupRatios
 from ..config.live import Live
@@ -315,4 +315,4 @@ def _as_reported(outcome: Outcome) -> Usage:
 
 def usd(quota: int) -> bytes:
     """Quota in dollars, exactly: 1 quota is $0.000002."""
-    return b"%d.%06d" % (quota // QUOTA_PER_USD, quota % QUOTA_PER_USD * (1_000_000 // QUOTA_PER_USD))
+    return b"%d.%06d" % (quota // QUOTA_PER_USD, quota % QUOTA_PER_USD * MICRODOLLARS_PER_QUOTA)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ...config.groups import GROUP_RATIO, GroupRatios, dump_exact
+from ...config.groups import GROUP_GROUP_RATIO, GROUP_RATIO, GroupRatios, dump_exact
 from ...config.price_book import PriceBook
 from ...config.price_text import to_toml
 from ...config.pricing import Price, PriceError
@@ -96,7 +96,7 @@ async def _group_options(store: Store) -> Mapping[str, object]:
     ratios = GroupRatios.from_options(await options.list_all(store))
     own = {group.name: group.ratio for group in await groups.list_all(store)}
     maps: dict[str, object] = {GROUP_RATIO: {**ratios.ratios, **own}}
-    return maps | ({"GroupGroupRatio": ratios.special} if ratios.special else {})
+    return maps | ({GROUP_GROUP_RATIO: ratios.special} if ratios.special else {})
 
 
 def warn(sentences: tuple[str, ...]) -> None:

@@ -8,9 +8,9 @@ A reader asks for what came after the last number it saw. That one still stands 
 forgotten: a reader that does not find it has missed something, because it stood still for long, because a clock that is
 wrong made others forget too soon, or because an older backup was put back.
 
-So no number may appear after a greater one has. On SQLite
-writers take turns anyway. A server hands out a number when a row is written and shows the row when its transaction is
-committed: there the writers of this list take turns, from `note` until their transaction ends.
+So no number may appear after a greater one has. On SQLite writers take turns anyway. A server hands out a number when
+a row is written and shows the row when its transaction is committed: there the writers of this list take turns, from
+`note` until their transaction ends.
 """
 
 from typing import Literal

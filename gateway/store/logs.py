@@ -14,12 +14,12 @@ from operator import itemgetter
 from sqlalchemy import ColumnElement, and_, delete, func, literal_column, or_, select
 
 from . import json_text
+from .hourly import KEYS
 from .records import LogRow
 from .schema import hourly, logs
 from .store import Row, Session, Transaction
 from .sums import HOUR_MS
 
-KEYS = ("user_id", "token_id", "channel_id", "model")
 NEWEST_FIRST = logs.c.created_at.desc(), logs.c.id.desc()
 MOST_PLACES = 128
 """Sums that one statement looks behind."""

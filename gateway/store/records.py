@@ -141,7 +141,7 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True)
 class PriceRow:
-    """An operator's own price of a model, as the text that `config.pricing` reads."""
+    """An operator's own price of a model, as rows of a price file: `config.price_book` reads them."""
 
     model: str
     price: str

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 from tollway.gateway.store import Store, logs
-from tollway.gateway.store.logs import KEYS, MOST_PLACES, LogFilter
+from tollway.gateway.store.hourly import KEYS
+from tollway.gateway.store.logs import MOST_PLACES, LogFilter
 from tollway.gateway.store.schema import hourly
 from tollway.gateway.store.schema import logs as table
 from tollway.gateway.store.sums import HOUR_MS
