@@ -7,6 +7,7 @@ import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, NoReturn, Protocol, cast
 
 from .failures import Usage
@@ -152,6 +153,19 @@ def username(text: str) -> str:
     if not USERNAME.fullmatch(name(text)):
         raise ArgumentTypeError(f"must be letters, digits and . - _ @ only, not {text!r}")
     return text
+
+
+def cache_ratio(text: str) -> Decimal:
+    """What a cached input token costs, as a share of an input token's price."""
+    from ...config.price import read_cache_ratio
+
+    try:
+        ratio = read_cache_ratio(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+    if ratio is None:
+        raise ArgumentTypeError("must be a number from 0 to 1")
+    return ratio
 
 
 def or_empty(parse: Callable[[str], Any], nothing: Any) -> Callable[[str], Any]:

@@ -1,15 +1,13 @@
 """The flags that describe a channel: the same to create one and to change one."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from dataclasses import replace
-from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from ...config.channel import Channel
-from ...config.price import read_cache_ratio
 from ...config.secret import Secret
-from .arguments import json_object, names, secret_from_stdin, switch, whole
+from .arguments import cache_ratio, json_object, names, or_empty, secret_from_stdin, switch, whole
 from .channel_rules import ChannelProblem, channel_type, check_channel, status_mapping, string_mapping
 from .failures import Usage
 
@@ -65,7 +63,7 @@ def add_flags(parser: ArgumentParser, *, create: bool) -> None:
     )
     add(
         "--prompt-cache-ratio",
-        type=cache_ratio,
+        type=or_empty(cache_ratio, ""),
         metavar="R",
         help="what a cached input token costs here, as a share of an input token's price: 0 to 1, or '' for what the"
         " price says. Default: ''",
@@ -76,14 +74,6 @@ def add_flags(parser: ArgumentParser, *, create: bool) -> None:
         metavar="true|false",
         help="take keys out of use that the upstream refuses for good. Default: true",
     )
-
-
-def cache_ratio(text: str) -> Decimal | Literal[""]:
-    try:
-        ratio = read_cache_ratio(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
-    return "" if ratio is None else ratio
 
 
 def edits(arguments: Namespace) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """An operator's own prices as they are stored, and the book that the relay charges by."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from ...config.price_book import PriceBook
 from ...config.pricing import Price, PriceError
@@ -11,12 +11,21 @@ from .failures import Failure
 
 async def effective_prices(store: Store) -> PriceBook:
     """The prices that the relay uses: your own over the shipped ones. Raises `Failure`."""
-    rows = await prices.list_all(store)
-    return PriceBook.builtin().merged({model: price for row in rows for model, price in own_of(row).items()})
+    return PriceBook.builtin().merged(await own_prices(store))
 
 
-def own_of(row: PriceRow) -> Mapping[str, Price]:
-    try:
-        return PriceBook.load(row.price).prices
-    except PriceError as error:
-        raise Failure(f"the stored price of {row.model!r} cannot be used: {error}; see tollway price unset") from None
+async def own_prices(store: Store) -> dict[str, Price]:
+    """Your own prices, by model. Raises `Failure`."""
+    return read_prices(await prices.list_all(store))
+
+
+def read_prices(rows: Iterable[PriceRow]) -> dict[str, Price]:
+    """The prices in stored rows, by model. Raises `Failure`."""
+    found: dict[str, Price] = {}
+    for row in rows:
+        try:
+            found |= PriceBook.load(row.price).prices
+        except PriceError as error:
+            problem = f"the stored price of {row.model!r} cannot be used: {error}; see tollway price unset"
+            raise Failure(problem) from None
+    return found

@@ -9,15 +9,15 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from ...adapters.suffix import parse_model
-from ...config.price import TIER_FIELDS, TOOLS, read_cache_ratio
+from ...config.price import TIER_FIELDS, TOOLS
 from ...config.price_book import PriceBook
 from ...config.price_text import to_toml
 from ...config.pricing import Price, PriceError
 from ..store import prices
-from .arguments import Parser, command, group
+from .arguments import Parser, cache_ratio, command, group
 from .failures import Failure, Usage
 from .output import clean, iso, table, tell, tell_with_warnings
-from .own_prices import effective_prices, own_of
+from .own_prices import effective_prices, own_prices, read_prices
 from .price_files import LONGEST_MODEL, export_prices, import_prices
 from .price_view import MEANINGS, figures, left_out, lines, others
 from .reprice import add_reprice
@@ -88,16 +88,6 @@ def per_image(text: str) -> tuple[str, Decimal]:
     return kind or "default", usd(price)
 
 
-def cache_ratio(text: str) -> Decimal:
-    try:
-        ratio = read_cache_ratio(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
-    if ratio is None:
-        raise ArgumentTypeError("must be a number from 0 to 1")
-    return ratio
-
-
 def tool(text: str) -> tuple[str, Decimal]:
     name, _, price = text.partition("=")
     if name not in TOOLS:
@@ -114,8 +104,8 @@ def source(text: str) -> str:
 async def show_price(arguments: Namespace) -> int:
     model: str = arguments.model
     async with opened_store(arguments) as store:
-        listed = (await effective_prices(store)).price_for(model, parse_model(model).base)
-        own = {name for row in await prices.list_all(store) for name in own_of(row)}
+        own = await own_prices(store)
+    listed = PriceBook.builtin().merged(own).price_for(model, parse_model(model).base)
     if listed is None:
         raise Failure(f"the model {model!r} has no price, so it is not served; see tollway price set")
     price = listed.at(time.time())
@@ -137,7 +127,7 @@ async def list_prices(arguments: Namespace) -> int:
     async with opened_store(arguments) as store:
         rows = await prices.list_all(store)
     found: dict[str, Price] = dict(PriceBook.builtin().prices) if arguments.all else {}
-    own = {model: price for row in rows for model, price in own_of(row).items()}
+    own = read_prices(rows)
     set_at = {row.model: row.updated_at for row in rows}
     documents = [
         {"model": model, **figures(price), "source": price.source, "set_at": iso(set_at.get(model))}
@@ -153,7 +143,7 @@ async def set_price(arguments: Namespace) -> int:
     if not 1 <= len(model) <= LONGEST_MODEL or not model.isprintable():
         raise Usage(f"argument MODEL: must be a name of 1 to {LONGEST_MODEL} printable characters")
     async with opened_store(arguments, create=True) as store:
-        own = {name: price for row in await prices.list_all(store) for name, price in own_of(row).items()}
+        own = await own_prices(store)
         try:
             price = _price(own.get(model, Price(model)), arguments)
             text = to_toml({model: price})
@@ -176,7 +166,7 @@ async def set_price(arguments: Namespace) -> int:
 
 async def export(arguments: Namespace) -> int:
     async with opened_store(arguments) as store:
-        own = {model: price for row in await prices.list_all(store) for model, price in own_of(row).items()}
+        own = await own_prices(store)
     return await export_prices(arguments, own if arguments.own else PriceBook.builtin().merged(own).prices)
 
 
