@@ -13,6 +13,7 @@ from ..adapters.call import Call
 from ..adapters.errors import GatewayError, UpstreamError, UpstreamGarbage, UpstreamStatus
 from ..adapters.exchange import ExchangeBuilder
 from ..adapters.operations import OPERATIONS, Operation
+from ..adapters.output_limit import with_output_limit
 from ..adapters.registry import PROVIDERS
 from ..adapters.suffix import parse_model
 from ..adapters.watch import read_answer
@@ -37,8 +38,7 @@ KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"instruct$|davinci-002|babbage-002", re.I), "completions"),
 )
 """What a model can be asked, by its name: providers do not tell. Whatever is not listed takes a chat."""
-REASONING = re.compile(r"(?:o1|o3|o4|gpt-5)")
-"""OpenAI's families that refuse `max_tokens` and want `max_completion_tokens`."""
+MOST_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,10 @@ class ChannelTester:
             upstream=Upstreams(allow_private=settings.allow_private_upstreams),
             exchanges=ExchangeBuilder(api_version=settings.azure_api_version),
             timeouts=Timeouts(
-                settings.connect_timeout,
-                settings.first_byte_timeout,
-                settings.streaming_timeout,
-                min(settings.relay_timeout or LONGEST_WAIT, LONGEST_WAIT),
+                connect=settings.connect_timeout,
+                first_byte=settings.first_byte_timeout,
+                idle=settings.streaming_timeout,
+                total=min(settings.relay_timeout or LONGEST_WAIT, LONGEST_WAIT),
             ),
         )
 
@@ -157,7 +157,7 @@ def smallest_call(channel: Channel) -> Call | None:
         kind = next((kind for pattern, kind in KINDS if pattern.search(name.base)), "chat_completions")
         if kind in served:
             document = _document(kind, name.base)
-            return Call(
+            call = Call(
                 BY_NAME[kind],
                 model,
                 name.base,
@@ -166,16 +166,16 @@ def smallest_call(channel: Channel) -> Call | None:
                 document=document,
                 effort=name.effort,
             )
+            return with_output_limit(call, MOST_TOKENS) if call.operation.generates else call
     return None
 
 
 def _document(kind: str, model: str) -> dict[str, Any]:
     match kind:
         case "chat_completions":
-            most = "max_completion_tokens" if REASONING.match(model) else "max_tokens"
-            return {"model": model, "messages": [{"role": "user", "content": "hi"}], most: 16}
+            return {"model": model, "messages": [{"role": "user", "content": "hi"}]}
         case "completions":
-            return {"model": model, "prompt": "hi", "max_tokens": 16}
+            return {"model": model, "prompt": "hi"}
         case "audio_speech":
             return {"model": model, "input": "hi", "voice": "alloy"}
         case _:

@@ -90,6 +90,7 @@ async def test_a_chat_of_one_word_is_asked_for() -> None:
         ("gpt-4o-mini", "chat_completions", "max_tokens"),
         ("o3-mini-high", "chat_completions", "max_completion_tokens"),
         ("gpt-5", "chat_completions", "max_completion_tokens"),
+        ("openai/o4-mini", "chat_completions", "max_completion_tokens"),
         ("text-embedding-3-small", "embeddings", "input"),
         ("BAAI/bge-m3", "embeddings", "input"),
         ("omni-moderation-latest", "moderations", "input"),
