@@ -35,11 +35,9 @@ class Parser(ArgumentParser):
     def __init__(self, prog: str | None = None, **options: Any) -> None:
         super().__init__(prog, allow_abbrev=False, **options)
 
-    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]: it is three overloads
-        self, args: Iterable[str] | None = None, namespace: Any = None
-    ) -> tuple[Any, list[str]]:
+    def parse_known_args(self, *given: Any, **named: Any) -> tuple[Any, list[str]]:
         # argparse would hand them up to the group's parser, which knows no flag that could have been meant.
-        known, unknown = super().parse_known_args(args, namespace)
+        known, unknown = super().parse_known_args(*given, **named)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return known, unknown
