@@ -154,7 +154,9 @@ class HttpxTransport:
 class HttpxIncoming:
     """An answer of httpx's; `read` returns one piece as the library has it."""
 
-    def __init__(self, response: "httpx.Response", timeouts: Timeouts, end: float, drop: "Drop") -> None:
+    def __init__(
+        self, response: "httpx.Response", timeouts: Timeouts, end: float, drop: "Callable[[httpx.Response], None]"
+    ) -> None:
         self.status = response.status_code
         self.headers: Headers = []
         self._response = response
@@ -208,12 +210,6 @@ class HttpxIncoming:
         if not self._ended:
             self._ended = True
             self._drop(self._response)
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Drop = Callable[[httpx.Response], None]
 
 
 async def _close_quietly(response: "httpx.Response") -> None:
