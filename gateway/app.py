@@ -141,24 +141,24 @@ class Tollway:
             upstream=upstreams,
             exchanges=ExchangeBuilder(api_version=settings.azure_api_version, options=snapshot.options),
             timeouts=Timeouts(
-                settings.connect_timeout,
-                settings.first_byte_timeout,
-                settings.streaming_timeout,
-                settings.relay_timeout,
+                connect=settings.connect_timeout,
+                first_byte=settings.first_byte_timeout,
+                idle=settings.streaming_timeout,
+                total=settings.relay_timeout,
             ),
             most_bytes=settings.max_answer_bytes,
         )
         return relay_stack(
             RelayParts(
-                settings,
-                snapshot,
-                ledger,
-                limiter,
-                self.metrics,
-                self.lines.write if self.lines is not None else None,
-                endpoint,
-                ModelsEndpoint(pool=snapshot.pool, prices=snapshot.prices, options=snapshot.options),
-                counting,
+                settings=settings,
+                snapshot=snapshot,
+                ledger=ledger,
+                limiter=limiter,
+                metrics=self.metrics,
+                write_line=self.lines.write if self.lines is not None else None,
+                endpoint=endpoint,
+                models=ModelsEndpoint(pool=snapshot.pool, prices=snapshot.prices, options=snapshot.options),
+                counting=counting,
             )
         )
 
