@@ -7,11 +7,11 @@ the last that a process wrote. A process that dies between taking a notice and s
 is sent.
 """
 
+from ...config.amounts import dollars
 from ...config.budget import Budget
 from ...config.live import Live
 from ...config.options import Options
 from ...config.settings import Settings
-from ...middleware.metering import usd
 from ..notifier import Notice, Notifier
 from ..store import Store, StoreError, budgets, notices
 from ..store.budgets import BudgetPeriod
@@ -67,8 +67,8 @@ class Watch:
                 id=f"budget-{period.id}-{period.soft_limit}",
                 type="budget_soft_limit",
                 title=f"{budget.soft_percent} % of a budget is used",
-                content=f"The {budget.period} budget of {whose} has used ${_usd(period.used_quota)} of "
-                f"${_usd(period.amount)}; it begins anew at {utc(period.ends_at)}.",
+                content=f"The {budget.period} budget of {whose} has used {dollars(period.used_quota)} of "
+                f"{dollars(period.amount)}; it begins anew at {utc(period.ends_at)}.",
                 values={
                     "budget_id": budget.id,
                     "kind": budget.kind,
@@ -91,7 +91,7 @@ class Watch:
                 id=f"balance-{low.user_id}-{low.grant_id}",
                 type="quota_exceed",  # New API's name for it
                 title="A balance runs low",
-                content=f"The user {low.username} has ${_usd(low.quota)} left, less than ${_usd(threshold)}.",
+                content=f"The user {low.username} has {dollars(low.quota)} left, less than {dollars(threshold)}.",
                 values={
                     "user_id": low.user_id,
                     "username": low.username,
@@ -107,7 +107,3 @@ class Watch:
         return await notices.claim(
             self.store, kind, about, occasion, level, most=self._most, since_ms=since_ms, now_ms=now_ms
         )
-
-
-def _usd(quota: int) -> str:
-    return f"{'-' if quota < 0 else ''}{usd(abs(quota)).decode()}"

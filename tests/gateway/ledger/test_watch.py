@@ -89,7 +89,7 @@ async def test_a_crossing_is_told_once_over_two_processes(
     await nodes[1].spend(principal, 1)
     await asyncio.gather(*(node.watch.look() for node in nodes * 5))
     assert told() == [
-        "budget_soft_limit: The daily budget of group vip has used $1.600000 of $2.000000; "
+        "budget_soft_limit: The daily budget of group vip has used $1.60 of $2.00; "
         "it begins anew at 2026-11-22T00:00:00Z."
     ]
     await nodes[0].spend(principal, 200_000)
@@ -145,7 +145,7 @@ async def test_a_low_balance_is_told_once_after_each_top_up(
         await node.spend(principal, 1)
     await asyncio.gather(*(node.watch.look() for node in nodes * 5))
     assert len(told()) == 1
-    assert told()[0].endswith(" has $0.000196 left, less than $0.000200.")
+    assert told()[0].endswith(" has $0.000196 left, less than $0.0002.")
     await nodes[0].spend(principal, 1)
     await nodes[0].watch.look()
     assert len(told()) == 1
@@ -170,7 +170,7 @@ async def test_a_low_balance_is_told_although_who_wrote_the_last_charge_is_gone(
                 await node.spend(each, 1)
         await node.watch.look()
     assert len(told()) == 1  # who never had anything has not run low
-    assert told()[0].endswith(" has $0.000000 left, less than $0.000200.")
+    assert told()[0].endswith(" has $0.00 left, less than $0.0002.")
 
 
 @on_sqlite
