@@ -55,13 +55,13 @@ class Health:
         if breaker is not None and breaker.succeeded(candidate):
             del self._breakers[key]
 
-    def failed(self, candidate: Candidate, model: str, failure: UpstreamError, now: float, rules: BreakerRules) -> bool:
-        """Count a failure; True when it opened the breaker."""
+    def failed(self, candidate: Candidate, model: str, failure: UpstreamError, now: float, rules: BreakerRules) -> None:
+        """Count a failure, which may open the breaker."""
         key = (candidate.channel.id, candidate.key_index, model)
         breaker = self._breakers.get(key)
         if breaker is None:
             breaker = self._breakers[key] = Breaker()
-        return breaker.failed(now, rules, candidate, retry_after=failure.retry_after)
+        breaker.failed(now, rules, candidate, retry_after=failure.retry_after)
 
     def left(self, candidate: Candidate, model: str) -> None:
         breaker = self._breakers.get((candidate.channel.id, candidate.key_index, model))
