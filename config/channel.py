@@ -13,6 +13,9 @@ from .secret import MASK, Secret
 Disconnect = Literal["cancel", "drain"]
 KeyMode = Literal["random", "polling"]
 
+LONGEST_MODEL = 255
+"""Characters of a model's name, wherever one is named: in a request, a channel or a price."""
+
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 

@@ -13,12 +13,12 @@ from ..adapters.form import read_form
 from ..adapters.operations import MAX_CHOICES, Operation
 from ..adapters.output_limit import limit_of
 from ..adapters.splice import check_duplicates, only_string
+from ..config.channel import LONGEST_MODEL
 from .deadline import Deadline
 from .paths import relayed_operation
 from .state import state_of
 
 JSON, FORM = b"application/json", b"multipart/form-data"
-LONGEST_MODEL = 255
 MOST_FIELDS = 1000
 MOST_CONTAINERS = 250_000
 """Arrays and objects of a body. Millions, which fit into some megabytes, would hold up everybody for a second."""

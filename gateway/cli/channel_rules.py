@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 from ...adapters.outgoing import TRANSPORTS_OWN
 from ...adapters.provider import whole_url
 from ...adapters.registry import PROVIDERS
-from ...config.channel import Channel, ChannelType, MappingCycle, mapped_model
+from ...config.channel import LONGEST_MODEL, Channel, ChannelType, MappingCycle, mapped_model
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 VISIBLE = re.compile(r"[!-~]+")
@@ -18,11 +18,10 @@ LONGEST = {
     "base_url": 512,
     "api_version": 64,
     "organization": 128,
-    "test_model": 255,
+    "test_model": LONGEST_MODEL,
     "proxy": 512,
     "tag": 64,
 }
-LONGEST_MODEL = 255
 LONGEST_GROUP = 64
 MOST_KEYS = 10_000
 

@@ -17,8 +17,9 @@ from ...adapters.registry import PROVIDERS
 from ...adapters.suffix import parse_model
 from ...config.amounts import dollars
 from ...config.budget import BudgetKind, span_of
+from ...config.channel import LONGEST_MODEL
 from ...config.options import Options
-from ...middleware.intake import LONGEST_MODEL, read_call, read_document
+from ...middleware.intake import read_call, read_document
 from ...middleware.state import Principal
 from ..explain import Balance, BudgetLeft, Cost, Excluded, Explanation, Way, World, explain
 from ..snapshot import Snapshot, principal_of

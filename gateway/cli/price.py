@@ -9,6 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from ...adapters.suffix import parse_model
+from ...config.channel import LONGEST_MODEL
 from ...config.price import TIER_FIELDS, TOOLS
 from ...config.price_book import PriceBook
 from ...config.price_text import to_toml
@@ -18,7 +19,7 @@ from .arguments import Parser, cache_ratio, command, group
 from .failures import Failure, Usage
 from .output import clean, iso, table, tell, tell_with_warnings
 from .own_prices import effective_prices, own_prices, read_prices
-from .price_files import LONGEST_MODEL, export_prices, import_prices
+from .price_files import export_prices, import_prices
 from .price_view import MEANINGS, figures, left_out, lines, others
 from .reprice import add_reprice
 from .session import now_ms, opened_store

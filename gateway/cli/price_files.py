@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ...config.channel import LONGEST_MODEL
 from ...config.groups import GROUP_GROUP_RATIO, GROUP_RATIO, GroupRatios, dump_exact
 from ...config.price_book import PriceBook
 from ...config.price_text import to_toml
@@ -18,7 +19,6 @@ from .output import clean, tell
 from .session import now_ms, opened_store
 
 MOST_BYTES = 16 * 1024 * 1024
-LONGEST_MODEL = 255
 
 
 async def import_prices(arguments: Namespace) -> int:
