@@ -62,13 +62,14 @@ class Watch:
         whose = (await budgets.subjects_of(self.store, [budget]))[budget.id]
         if not await self._claim(NoticeKind.BUDGET, budget.id, period.id, period.soft_limit or 0, now_ms):
             return
+        begins = "begins" if period.ends_at > now_ms else "began"
         self.notifier.tell(
             Notice(
                 id=f"budget-{period.id}-{period.soft_limit}",
                 type="budget_soft_limit",
                 title=f"{budget.soft_percent} % of a budget is used",
                 content=f"The {budget.period} budget of {whose} has used {dollars(period.used_quota)} of "
-                f"{dollars(period.amount)}; it begins anew at {utc(period.ends_at)}.",
+                f"{dollars(period.amount)}; it {begins} anew at {utc(period.ends_at)}.",
                 values={
                     "budget_id": budget.id,
                     "kind": budget.kind,

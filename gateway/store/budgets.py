@@ -21,6 +21,8 @@ from .store import Row, Session, Store, Transaction
 MOST_IDS = 1_000
 KEPT_MS = 400 * DAY_MS
 """Periods that ended before are forgotten when the next one begins."""
+LATE_MS = 3_600_000
+"""For so long after its end a period is still looked at: charges of its last moments, and of answers that outlive it."""
 
 _whole = with_leases(Kind.BUDGET)
 _in_force = select(budgets).where(budgets.c.deleted_at.is_(None))
@@ -138,7 +140,7 @@ async def current(session: Session, now_ms: int) -> dict[int, BudgetPeriod]:
 
 
 async def crossed(session: Session, now_ms: int) -> list[tuple[Budget, BudgetPeriod]]:
-    """The budgets in force whose current period has used its soft limit, and of which nobody was told yet."""
+    """The budgets in force of which a period has used its soft limit, now or at its end, and nobody was told yet."""
     told = exists().where(
         notices.about(notices.NoticeKind.BUDGET, budgets.c.id),
         notices.occasion(budget_periods.c.id, budget_periods.c.soft_limit),
@@ -147,7 +149,7 @@ async def crossed(session: Session, now_ms: int) -> list[tuple[Budget, BudgetPer
         select(budget_periods)
         .join(budgets, budgets.c.id == budget_periods.c.budget_id)
         .where(
-            budget_periods.c.ends_at > now_ms,
+            budget_periods.c.ends_at > now_ms - LATE_MS,
             budget_periods.c.starts_at <= now_ms,
             budget_periods.c.used_quota >= budget_periods.c.soft_limit,
             budgets.c.deleted_at.is_(None),

@@ -118,6 +118,36 @@ async def test_a_higher_amount_makes_another_crossing(
     assert len(told()) == 2
 
 
+@every_engine
+async def test_a_crossing_that_is_charged_at_a_periods_end_is_told_in_the_next(
+    store: Store, node_of: NodeOf, told: Callable[[], list[str]]
+) -> None:
+    await budget(store, 1000)
+    node, principal = await node_of("a"), await user(store, 10**9, "vip")
+    await node.ledger.budgets.load()
+    node.now_ms = NOON + DAY // 2 - 1
+    hold = await node.ledger.open(principal, "r")
+    await hold.reserve(900)
+    node.now_ms += 10 * 60_000  # an answer that outlives the day that it is charged to
+    await hold.settle(charge(principal, 900))
+    assert await node.ledger.flush()
+    await asyncio.gather(*(node.watch.look() for _ in range(3)))
+    assert [line.rpartition("; ")[2] for line in told()] == ["it began anew at 2026-11-22T00:00:00Z."]
+
+
+@on_sqlite
+async def test_what_was_crossed_long_ago_is_not_told(
+    store: Store, node_of: NodeOf, told: Callable[[], list[str]]
+) -> None:
+    await budget(store, 1000)
+    node, principal = await node_of("a"), await user(store, 10**9, "vip")
+    await node.ledger.budgets.load()
+    await node.spend(principal, 900)
+    node.now_ms = NOON + DAY
+    await node.watch.look()
+    assert told() == []
+
+
 @on_sqlite
 async def test_not_more_is_told_than_the_limit_allows(
     store: Store, node_of: NodeOf, told: Callable[[], list[str]]

@@ -144,7 +144,8 @@ async def test_a_crossing_is_found_once_somebody_has_spent_enough(store: Store) 
     await spend(store, period, 1, number=2)
     ((budget, found),) = await budgets.crossed(store, NOON)
     assert (budget.id, found.id, found.used_quota, found.soft_limit) == (budget_id, period.id, 800, 800)
-    assert await budgets.crossed(store, MIDNIGHT) == []  # it is over
+    assert len(await budgets.crossed(store, MIDNIGHT)) == 1  # what was charged last is seen after the end
+    assert await budgets.crossed(store, MIDNIGHT + budgets.LATE_MS) == []  # it is over
     assert await claimed(store, budget_id, period.id, 800)
     assert await budgets.crossed(store, NOON) == []
     await daily(store, amount=2000)
