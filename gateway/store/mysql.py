@@ -44,6 +44,8 @@ SQL_MODE = "'STRICT_ALL_TABLES,ONLY_FULL_GROUP_BY,ERROR_FOR_DIVISION_BY_ZERO,NO_
 # keep others waiting. MySQL ends idle connections only, with their transactions.
 ABANDONED_S = 10
 LIMITS = "/*M!100300 , idle_transaction_timeout = {0} */ /*!80000 , wait_timeout = {0} */"
+# A server goes on with a statement whose client has given up, and keeps its locks for so long. MySQL ends queries only.
+STATEMENT_LIMIT = "/*M!100300 , max_statement_time = {0:g} */ /*!80000 , max_execution_time = {1:d} */"
 ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
 # https://mariadb.com/kb/en/mariadb-error-codes/, which begin as MySQL's do.
@@ -77,6 +79,13 @@ CONVERSIONS: dict[Any, Any] = cast("dict[Any, Any]", conversions) | {
 
 async def connect_options(server: Server) -> dict[str, Any]:
     """The keywords of `asyncmy.connect` for this server. Raises `Unsupported`."""
+    options = await migration_options(server)
+    limit = STATEMENT_LIMIT.format(READ_TIMEOUT_S, int(READ_TIMEOUT_S * 1000))
+    return options | {"read_timeout": READ_TIMEOUT_S, "sql_mode": options["sql_mode"] + limit}
+
+
+async def migration_options(server: Server) -> dict[str, Any]:
+    """The same without a limit of time: a table of logs may take long to alter."""
     options: dict[str, Any] = {
         "user": server.user,
         # The driver would take it for Latin-1.
@@ -89,7 +98,7 @@ async def connect_options(server: Server) -> dict[str, Any]:
         "init_command": ISOLATION,
         "conv": CONVERSIONS,
         "connect_timeout": server.connect_timeout_s,
-        "read_timeout": READ_TIMEOUT_S,
+        "read_timeout": None,
         "program_name": server.application,
     }
     if server.host.startswith("/"):
@@ -98,11 +107,6 @@ async def connect_options(server: Server) -> dict[str, Any]:
     if server.tls == "prefer" and not await _speaks_tls(options):
         options["ssl"] = None
     return options
-
-
-async def migration_options(server: Server) -> dict[str, Any]:
-    """The same without a limit of time: a table of logs may take long to alter."""
-    return await connect_options(server) | {"read_timeout": None}
 
 
 async def _speaks_tls(options: dict[str, Any]) -> bool:

@@ -12,7 +12,17 @@ import asyncpg
 import pytest
 import trustme
 from sqlalchemy import insert, select, text, update
-from tollway.gateway.store import BadValue, Store, StoreError, Transaction, Unavailable, Unsupported, migrate
+from tollway.gateway.store import (
+    BadValue,
+    Store,
+    StoreError,
+    Transaction,
+    Unavailable,
+    Unsupported,
+    migrate,
+    mysql,
+    postgresql,
+)
 from tollway.gateway.store.schema import options, users
 
 from tests.servers import POSTGRESQLS, SERVERS, free_port, local_binaries, private_postgresql
@@ -24,6 +34,11 @@ ONE_CONNECTION = {
     "mysql": text("SELECT connection_id() AS id"),
 }
 END = {"postgresql": "SELECT pg_terminate_backend({id})", "mysql": "KILL {id}"}
+SLEEP = {"postgresql": "SELECT pg_sleep(20)", "mysql": "SELECT sleep(20)"}
+ASLEEP = {
+    "postgresql": "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'",
+    "mysql": "SELECT id FROM information_schema.processlist WHERE db = database() AND state = 'User sleep'",
+}
 
 
 @pytest.fixture(params=SERVERS)
@@ -170,6 +185,22 @@ async def test_a_connection_that_breaks_ends_its_transaction_and_no_other(store:
     for _ in range(3):
         await store.upsert(options, {"key": "k", "value": "v"})
     await other.close()
+
+
+async def test_a_statement_ends_when_nobody_waits_for_it_any_more(
+    database_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "READ_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(postgresql, "COMMAND_TIMEOUT_S", 1.0)
+    hasty = Store(database_url)
+    await hasty.connect()
+    with pytest.raises(Unavailable):
+        await hasty.all(text(SLEEP[store.address.dialect]))
+    async with asyncio.timeout(5):
+        while await store.all(text(ASLEEP[store.address.dialect])):
+            await asyncio.sleep(0.1)
+    assert await hasty.one(select(users)) is None
+    await hasty.close()
 
 
 async def test_idle_connections_that_were_cut_are_replaced(store: Store, database_url: str) -> None:
