@@ -22,7 +22,7 @@ MOST_IDS = 1_000
 KEPT_MS = 400 * DAY_MS
 """Periods that ended before are forgotten when the next one begins."""
 LATE_MS = 3_600_000
-"""For so long after its end a period is still looked at: charges of its last moments, and of answers that outlive it."""
+"""For so long after its end a period is looked at: for charges of its last moments, and of answers that outlive it."""
 
 _whole = with_leases(Kind.BUDGET)
 _in_force = select(budgets).where(budgets.c.deleted_at.is_(None))
