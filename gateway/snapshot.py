@@ -103,6 +103,8 @@ class Snapshot:
         self._own_prices: Mapping[str, Mapping[str, Price]] = {}
         """By the name in its row, as it could be read last."""
         self._group_options = self.ratios.current
+        self._enabled_again: set[tuple[int, int]] = set()
+        """Keys that were disabled and are not any more: id of the channel, index."""
         self._seen = 0
         self._refreshed = 0.0
         self._next_refresh: asyncio.Task[None] | None = None
@@ -235,7 +237,12 @@ class Snapshot:
         self.prices.swap(self._builtin.merged({name: price for row in own.values() for name, price in row.items()}))
 
     async def _load_channels(self) -> None:
-        self.pool.replace(await channels.list_all(self.store, self.vault, on_locked=_log_locked))
+        before = {channel.id: channel.disabled_keys for channel in self.pool.index.channels}
+        found = await channels.list_all(self.store, self.vault, on_locked=_log_locked)
+        for channel in found:
+            enabled = before.get(channel.id, frozenset()) - channel.disabled_keys
+            self._enabled_again.update((channel.id, index) for index in enabled)
+        self.pool.replace(found)
 
     def _on_dead_key(self, candidate: Candidate, reason: str) -> None:
         task = asyncio.create_task(self._disable_key(candidate, reason))
@@ -245,11 +252,13 @@ class Snapshot:
     async def _disable_key(self, candidate: Candidate, reason: str) -> None:
         channel, index, now_ms = candidate.channel, candidate.key_index, int(time.time() * 1000)
         key = channel.keys[index] if channel.keys else None
-        # A request that was on its way while its key was disabled, or another put in its place, says nothing new.
+        # A request that was on its way while its key was disabled, or another put in its place, says nothing new; nor
+        # does one of before the key was enabled again: then only a channel as it is now can tell.
         current = next((each for each in self.pool.index.channels if each.id == channel.id), None)
         if (
             current is None
             or index in current.disabled_keys
+            or ((channel.id, index) in self._enabled_again and channel is not current)
             or current.keys[index : index + 1] != channel.keys[index : index + 1]
         ):
             return

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,21 @@ async def test_many_requests_disable_a_key_once(snapshot: Snapshot, caplog: pyte
     assert [record.message for record in caplog.records] == [
         "channel 1 (openai): key 1 is disabled: the upstream refused the key with status 401"
     ]
+    assert (await stored(snapshot)).disabled_keys == {1}
+
+
+async def test_a_key_that_is_enabled_again_stays_so_whatever_was_on_its_way(snapshot: Snapshot) -> None:
+    (before,) = snapshot.pool.index.channels
+    await refuse(snapshot, Candidate(before, 1))
+    await snapshot.poll()
+    await channels.update(
+        snapshot.store, snapshot.vault, 1, lambda channel: replace(channel, disabled_keys=frozenset()), now_ms=2
+    )
+    await snapshot.poll()
+    await refuse(snapshot, Candidate(before, 1))
+    assert (await stored(snapshot)).disabled_keys == frozenset()
+    (again,) = snapshot.pool.index.channels
+    await refuse(snapshot, Candidate(again, 1))
     assert (await stored(snapshot)).disabled_keys == {1}
 
 
