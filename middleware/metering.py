@@ -27,7 +27,16 @@ from ..config.tariff import Tariff
 from .counting import Counting
 from .paths import address_of, operation_of
 from .ports import Prices, Ratios
-from .reservation import can_be_limited, clamped, is_mostly_output, limited, no_price, one_token, reservation
+from .reservation import (
+    can_be_limited,
+    clamped,
+    is_mostly_output,
+    limited,
+    no_price,
+    one_token,
+    reservation,
+    within_limit,
+)
 from .state import Charge, Hold, Outcome, Principal, RelayState, state_of
 
 MOST_TARIFFS = 4096
@@ -248,11 +257,20 @@ class _Meter:
 
     async def settle(self, outcome: Outcome, usage: Usage) -> None:
         state = self.state
+        if usage.estimated and self.layer.options.current.clamp_max_tokens:
+            usage = self.covered(outcome, usage)
         charge = state.charge = self.charge(outcome, usage)
         if state.hold is not None:
             await state.hold.settle(charge)
         if self.layer.on_charge is not None:
             self.layer.on_charge(charge)
+
+    def covered(self, outcome: Outcome, usage: Usage) -> Usage:
+        """The usage, within the limit that the call had if our count of it would take the balance below zero."""
+        call, hold, tariff, attempt = self.state.call, self.state.hold, self.tariff, self.state.attempt
+        if call is None or hold is None or tariff is None or tariff.quota(usage) <= hold.available():
+            return usage
+        return within_limit(usage, outcome.usage, call, None if attempt is None else attempt.channel)
 
     def watched(self) -> Outcome | None:
         """How an answer of an app that is not ours ended; None when there was none."""

@@ -111,6 +111,23 @@ def affordable_output(expected: Usage, answers: int, limit: int, tariff: Tariff,
     return low
 
 
+def within_limit(usage: Usage, reported: Usage | None, call: Call, channel: Channel | None = None) -> Usage:
+    """
+    The usage with no more output than the call asked for, where it is we who counted more: one token may have many
+    characters. What the upstream has `reported` stays.
+    """
+    sent = as_sent(call, channel)
+    if sent.output_limit is None or (reported is not None and reported.output_tokens >= usage.output_tokens):
+        return usage
+    most = sent.output_limit * answers_of(sent)
+    return replace(
+        usage,
+        output_tokens=min(usage.output_tokens, most),
+        output_audio_tokens=min(usage.output_audio_tokens, most),
+        output_image_tokens=min(usage.output_image_tokens, most),
+    )
+
+
 def _writing(expected: Usage, output: int) -> Usage:
     """The usage with so many tokens of the output that it has."""
     return replace(

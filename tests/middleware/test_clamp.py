@@ -109,10 +109,12 @@ BODY_TOKENS = len(asking(limit=1000).body) // 3 + 1
 class Served:
     """One request against a balance; `seen` is the call that the endpoint would send."""
 
-    def __init__(self, balance: int, options: Options, *, writes: int | None = None) -> None:
+    def __init__(self, balance: int, options: Options, *, writes: int | None = None, unreported: float = 0) -> None:
         self.ledger = MemoryLedger(users={1: balance})
         self.options = options
         self.writes = writes
+        self.unreported = unreported
+        """The upstream reports nothing, and its answer is taken for so many times as many tokens as it has."""
         self.charges: list[Charge] = []
         self.seen: list[Call] = []
 
@@ -122,6 +124,8 @@ class Served:
         self.seen.append(state.call)
         written = self.writes or state.call.output_limit or 0
         state.outcome = Outcome("completed", Usage(BODY_TOKENS, written))
+        if self.unreported:
+            state.outcome = Outcome("completed", None, int(written * self.unreported))
         await Inside()(scope, receive, send)
 
     async def run(self, call: Call) -> "Served":
@@ -193,6 +197,34 @@ async def test_no_balance_falls_below_zero_by_a_model_that_heeds_its_limit(limit
         except InsufficientQuota:
             continue
         assert 0 <= served.ledger.users[1].balance < balance
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", [None, 1, 50, 1000])
+async def test_nor_by_an_answer_that_is_taken_for_a_longer_one_than_it_is(limit: int | None) -> None:
+    for balance in balances():
+        served = Served(balance, CLAMP, unreported=1.3)
+        try:
+            await served.run(asking(limit=limit))
+        except InsufficientQuota:
+            continue
+        assert 0 <= served.ledger.users[1].balance < balance
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("options", "balance", "reported", "charged"),
+    [
+        pytest.param(CLAMP, 100_000, False, 130, id="there is enough for what was counted"),
+        pytest.param(CLAMP, BODY_TOKENS + 205, False, 100, id="there is not"),
+        pytest.param(CLAMP, BODY_TOKENS + 205, True, 130, id="but what the upstream reports is owed"),
+        pytest.param(Options(), BODY_TOKENS + 205, False, 130, id="without the option all of it is"),
+    ],
+)
+async def test_a_count_of_ours_beyond_the_limit(options: Options, balance: int, reported: bool, charged: int) -> None:
+    served = Served(balance, options, writes=130 if reported else 100, unreported=0 if reported else 1.3)
+    await served.run(asking(limit=100))
+    assert served.charges[0].usage.output_tokens == charged
 
 
 def balances() -> Iterator[int]:
