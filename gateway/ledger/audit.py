@@ -15,7 +15,7 @@ from ...config.options import Options
 from ..store import Store, audits, charges, corrections, hourly, leases, options
 from ..store.audits import Imbalance
 from ..store.records import ChargeRecord
-from .journal import HolderState, inspect, settles_after
+from .journal import inspect, settles_after
 from .records import read_charge
 
 TRIES, TRY_AGAIN_S = 20, 0.07
@@ -51,7 +51,7 @@ async def audit(store: Store, log_store: Store | None, journal: Path) -> Audit:
     kept_from = hourly.kept_from(days, time.time_ns() // 1_000_000)
     found.differences += await audits.aggregates(log_store or store, kept_from)
     found.waiting += await corrections.waiting(store, log_store)
-    await _audit_journals(found, store, log_store, journal)
+    await _audit_journals(found, store, log_store, journal, kept_from)
     found.damages += [f"{name}: set aside when it was replayed" for name in _set_aside(journal)]
     return found
 
@@ -66,7 +66,7 @@ async def _compare_counters(found: Audit, store: Store, log_store: Store) -> Non
     found.notes.append("counters were not compared with hours: one database has charges that the other has not yet")
 
 
-async def _audit_journals(found: Audit, store: Store, log_store: Store | None, folder: Path) -> None:
+async def _audit_journals(found: Audit, store: Store, log_store: Store | None, folder: Path, kept_from: int) -> None:
     installation = await leases.installation_id(store)
     for state in inspect(folder, installation=installation):
         found.damages += [str(damage) for damage in state.damages]
@@ -80,22 +80,20 @@ async def _audit_journals(found: Audit, store: Store, log_store: Store | None, f
             )
         if log_store is not None:
             flushed = await charges.logged(log_store, state.holder) or 0
-        await _compare(found, log_store or store, folder, state, flushed, installation)
+        journaled = {
+            f"{state.holder}-{number}": (record.quota, record.created_at)
+            for number, record in _charges(folder, state.holder, installation)
+            if number <= flushed
+        }
+        await _compare(found, log_store or store, journaled, kept_from)
 
 
-async def _compare(
-    found: Audit, store: Store, folder: Path, state: HolderState, flushed: int, installation: str
-) -> None:
+async def _compare(found: Audit, store: Store, journaled: dict[str, tuple[int, int]], kept_from: int) -> None:
     """Charges that the journal still has and the database has taken must say the same, for as long as rows are kept."""
-    journaled = {
-        f"{state.holder}-{number}": (record.quota, record.created_at)
-        for number, record in _charges(folder, state.holder, installation)
-        if number <= flushed
-    }
     since = min((created_at for _, created_at in journaled.values()), default=0)
     logged = await audits.logged(store, list(journaled), since)
     # Asked after the rows were: those that are missing and younger have not gone meanwhile.
-    kept_since = await audits.kept_since(store, time.time_ns() // 1_000_000)
+    kept_since = await audits.kept_since(store, time.time_ns() // 1_000_000, kept_from)
     for charge_id, (quota, created_at) in journaled.items():
         cost = logged.get(charge_id)
         if cost != quota and (cost is not None or created_at > kept_since):

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from ...config.budget import DAY_MS
-from .hourly import KEYS, ROW_REQUESTS
+from .hourly import KEYS, ROW_REQUESTS, oldest_row
 from .leases import Kind
 from .records import CHARGING
 from .schema import budget_periods, grants, holders, hourly, leases, log_cursors, logs, tokens, users
@@ -124,9 +124,9 @@ async def logged(session: Session, charge_ids: Sequence[str], since_ms: int) -> 
     return found
 
 
-async def kept_since(session: Session, now_ms: int) -> int:
+async def kept_since(session: Session, now_ms: int, kept_from: int) -> int:
     """The moment after which every charge still has its log row: rows go oldest first, and after a day at the least."""
-    row = await session.one(select(func.min(logs.c.created_at).label("at")))
+    row = await session.one(select(oldest_row(kept_from).label("at")))
     oldest = None if row is None else row["at"]
     return min(now_ms - DAY_MS, now_ms if oldest is None else oldest)
 
@@ -226,8 +226,8 @@ async def _ranges(session: Session) -> list[tuple[int, int]]:
 
 def _first_whole_hour(kept_from: int | None) -> ColumnElement[int]:
     """Asked in the same statement: rows may be going. The oldest hour may have lost some of them already."""
-    every, earlier = logs.alias("every"), hourly.alias("earlier")
-    oldest = select(func.min(every.c.created_at).label("at")).subquery()
+    earlier = hourly.alias("earlier")
+    oldest = select(oldest_row(kept_from).label("at")).subquery()
     hour = oldest.c["at"] // HOUR_MS * HOUR_MS
     if kept_from is None:
         return select(hour + HOUR_MS).scalar_subquery()

@@ -90,14 +90,29 @@ def kept_from(retention_days: int, now_ms: int) -> int:
     return hour_of(now_ms - retention_days * DAY_MS) + 2 * HOUR_MS if retention_days else 0
 
 
+def oldest_row(kept_from: int | None) -> ColumnElement[int]:
+    """
+    The time of the oldest log row: those behind it are all there, for rows go in the order of their time.
+
+    One from before the time of retention tells nothing where there are younger ones. It may have come since the others
+    of its time went: from a node that was away for so long, or whose clock was wrong.
+    """
+    every, kept = logs.alias("every"), logs.alias("kept")
+    oldest = select(func.min(every.c.created_at)).scalar_subquery()
+    if not kept_from:
+        return oldest
+    since = select(func.min(kept.c.created_at)).where(kept.c.created_at >= kept_from - 2 * HOUR_MS).scalar_subquery()
+    return func.coalesce(since, oldest)
+
+
 async def first_whole_hour(session: Session, kept_from: int | None = None) -> int | None:
     """
     The first hour that is known to have all of its log rows; None where there are no rows.
 
-    Rows go in the order of their time, so the hour of the oldest may have lost some. It has not where rows are kept
-    since `kept_from`, and no hour before it has a sum: then the log begins in it.
+    The hour of the oldest may have lost some (see `oldest_row`). It has not where rows are kept since `kept_from`, and
+    no hour before it has a sum: then the log begins in it.
     """
-    row = await session.one(select(func.min(logs.c.created_at).label("at")))
+    row = await session.one(select(oldest_row(kept_from).label("at")))
     if row is None or row["at"] is None:
         return None
     oldest = hour_of(row["at"])
@@ -152,8 +167,8 @@ def _differences(hour: int, kept_from: int | None) -> Select[*tuple[object, ...]
 
 
 def _rows_and_sums(hour: int, kept_from: int | None) -> Subquery:
-    older, earlier = logs.alias("older"), hourly.alias("earlier")
-    is_whole: ColumnElement[bool] = exists().where(older.c.created_at < hour)
+    earlier = hourly.alias("earlier")
+    is_whole: ColumnElement[bool] = oldest_row(kept_from) < hour
     if kept_from is not None and hour >= kept_from:
         is_whole = or_(is_whole, not_(exists().where(earlier.c.hour < hour)))
     rows = select(

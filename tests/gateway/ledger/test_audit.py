@@ -17,6 +17,7 @@ from tollway.gateway.ledger.journal import Journal
 from tollway.gateway.ledger.opening import journal_folder
 from tollway.gateway.ledger.records import encode
 from tollway.gateway.store import Store, audits, charges, leases, users
+from tollway.gateway.store import hourly as hours
 from tollway.gateway.store import logs as logs_of
 from tollway.gateway.store.batch import Batch
 from tollway.gateway.store.engine import Query, Row
@@ -153,6 +154,25 @@ async def test_a_journal_that_is_older_than_what_is_kept_of_the_log_is_sound(sto
     await store.change(delete(logs))
     (lost,) = [each for each in (await audit(store, None, tmp_path)).differences if "charge" in each.subject]
     assert (lost.subject, lost.expected, lost.found) == ("charge h-4", 10, 0)
+    journal.flushed(4)
+    journal.close()
+
+
+async def test_a_charge_of_long_ago_that_comes_late_is_no_difference(store: Store, tmp_path: Path) -> None:
+    """Of a node that was away for longer than rows are kept, or whose clock was wrong: other rows of then are gone."""
+    journal = Journal.create(tmp_path, holder="h", installation=await leases.installation_id(store), limit_bytes=2**24)
+    now = time.time_ns() // 1_000_000
+    records = [ChargeRecord(moment, 1, 10, model="m", unlimited=True) for moment in (5 * HOUR, 7 * HOUR, now, 2 * HOUR)]
+    for record in records:
+        journal.settle(0, encode(record))
+    await charges.flush(store, Batch("h", 2, 3, (records[2],)), 1)
+    await logs_of.trim(store, before_ms=8 * HOUR)
+    await charges.flush(store, Batch("h", 3, 4, (records[3],)), 1)
+    assert (await audit(store, None, tmp_path)).differences == []
+    kept_from = hours.kept_from(90, now)
+    assert await hours.first_whole_hour(store, kept_from) == now // HOUR * HOUR + HOUR
+    assert [await hours.rebuild(store, hour * HOUR, kept_from) for hour in (2, 5, 7)] == [0, 0, 0]
+    assert (await hours.totals(store, hours.HourFilter())).quota == 40
     journal.flushed(4)
     journal.close()
 
