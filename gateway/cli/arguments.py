@@ -19,6 +19,9 @@ USERNAME = re.compile(r"[\w.@-]+")
 INVALID_CHOICE = re.compile(r"invalid choice: '(?P<given>[^']*)' \(choose from (?P<choices>.*)\)")
 UNKNOWN_FLAG = re.compile(r"unrecognized arguments: (?P<given>--[\w-]+)")
 
+JSON_MEANING = "print one JSON document instead of text"
+DATA_DIR_MEANING = "the data directory, instead of DATA_DIR"
+
 Work = Callable[[Namespace], Coroutine[Any, Any, int]]
 """What a command does: from its arguments to its exit status."""
 
@@ -75,21 +78,23 @@ def command(commands: Commands, name: str, work: Work, summary: str) -> Argument
     return parser
 
 
-def finish(parser: ArgumentParser, run: Callable[[Namespace], int]) -> ArgumentParser:
-    """Add the flags that every command has, and what runs it."""
-    add_common(parser)
+def finish(parser: ArgumentParser, run: Callable[[Namespace], int], **meanings: str) -> ArgumentParser:
+    """Add the flags that every command has, with `meanings` as `add_common` takes them, and what runs it."""
+    add_common(parser, **meanings)
     parser.set_defaults(run=run)
     return parser
 
 
-def add_common(parser: ArgumentParser, default: str | None = None) -> None:
-    """The flags that every command has; they may also stand before the command and before its action."""
-    parser.add_argument(
-        "--json", action="store_true", default=default or False, help="print one JSON document instead of text"
-    )
-    parser.add_argument(
-        "--data-dir", type=folder, default=default, metavar="DIR", help="the data directory, instead of DATA_DIR"
-    )
+def add_common(
+    parser: ArgumentParser, default: str | None = None, *, json: str = JSON_MEANING, data_dir: str = DATA_DIR_MEANING
+) -> None:
+    """
+    The flags that every command has; they may also stand before the command and before its action.
+
+    `json` and `data_dir` are their help, for a command where they mean something else than everywhere.
+    """
+    parser.add_argument("--json", action="store_true", default=default or False, help=json)
+    parser.add_argument("--data-dir", type=folder, default=default, metavar="DIR", help=data_dir)
 
 
 def on_loop(work: Work) -> Callable[[Namespace], int]:

@@ -42,11 +42,17 @@ def parser() -> Parser:
     parser = Parser(
         "tollway demo",
         description="Serve with a user root who has $100, a new key, and a channel that answers without a network. "
-        f"Everything is kept in {FOLDER}, unless --data-dir names another folder; SQL_DSN, DATA_DIR, "
-        "CRYPTO_SECRET and the like are not looked at, so that a demonstration never writes into a gateway in use.",
+        f"Everything is kept in the folder {FOLDER}, which is made here, or in that of --data-dir; SQL_DSN, DATA_DIR, "
+        "CRYPTO_SECRET and the like are not looked at, so that a demonstration never writes into a gateway in use. "
+        "Each start makes a new key, and the one before is no longer accepted. Ctrl-C ends it.",
     )
     add_address(parser)
-    finish(parser, demo)
+    finish(
+        parser,
+        demo,
+        json="print the address, the key and the commands as one JSON document, and no access log",
+        data_dir=f"where everything is kept. Default: {FOLDER}, whatever DATA_DIR says",
+    )
     return parser
 
 

@@ -18,32 +18,36 @@ from .which import id_behind
 AGO = re.compile(r"(\d{1,9})([smhd])")
 UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 MOST_ROWS = 100_000
-NOTHING = (
-    "Nothing of that was charged. A request that was refused, or that no channel served, is in the access log only."
-)
+NOTHING = "There is no such row. A request that was refused, or that no channel served, is in the access log only."
 OUTCOMES = ("failed", "truncated", "cancelled", "interrupted")
 
 
 def parser() -> Parser:
     parser = Parser(
         "tollway logs",
-        description="Show what was served, newest first, and what of it was corrected by tollway price reprice. With "
-        "--json each line is one JSON document.",
+        usage="%(prog)s [FILTER ...] [--limit N] [--before ID] [--json] [--data-dir DIR]\n"
+        "       %(prog)s rebuild-hours [--since TIME] [--until TIME] [--json] [--data-dir DIR]",
+        description="Show what was served, newest first, and what of it was corrected by tollway price reprice. "
+        "Filters go together: what fits all of them is shown.",
     )
     parser.add_argument("--user", type=name, metavar="USER", help="only requests of this user: the name or id")
     parser.add_argument("--token", type=name, metavar="TOKEN", help="only requests with this key: the name or id")
     parser.add_argument("--model", type=text, help="only requests for this model, as clients sent it")
     parser.add_argument("--channel", type=name, metavar="CHANNEL", help="only what this channel served: the name or id")
-    parser.add_argument("--outcome", choices=OUTCOMES, help="only requests that did not end well, but so")
-    parser.add_argument("--request", type=text, metavar="ID", help="only the request of this id, and what corrects it")
-    parser.add_argument("--since", type=since, metavar="TIME", help="only newer ones: ISO 8601, or 30m, 2h, 7d")
-    parser.add_argument("--until", type=since, metavar="TIME", help="only older ones")
-    parser.add_argument("--before", type=number, metavar="ID", help="the next page: rows behind the row of this id")
+    parser.add_argument("--outcome", choices=OUTCOMES, help="only requests that ended badly, in this way")
     parser.add_argument(
-        "--limit", type=whole(1, MOST_ROWS), default=100, metavar="N", help="at most so many. Default: 100"
+        "--request", type=text, metavar="ID", help="only this request (x-request-id), and its corrections"
     )
-    finish(parser, on_loop(show))
-    commands = cast("Commands", parser.add_subparsers(dest="action", metavar="ACTION"))
+    parser.add_argument("--since", type=since, metavar="TIME", help="only newer ones: ISO 8601, or 30m, 2h, 7d ago")
+    parser.add_argument("--until", type=since, metavar="TIME", help="only older ones")
+    parser.add_argument(
+        "--before", type=number, metavar="ID", help="the next page: what is older than the row of this id"
+    )
+    parser.add_argument(
+        "--limit", type=whole(1, MOST_ROWS), default=100, metavar="N", help="show at most so many rows. Default: 100"
+    )
+    finish(parser, on_loop(show), json="print each row, with its id and all that is known, as one JSON document a line")
+    commands = cast("Commands", parser.add_subparsers(dest="action", metavar="ACTION", prog=parser.prog))
     rebuild = command(
         commands,
         "rebuild-hours",

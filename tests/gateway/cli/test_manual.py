@@ -48,6 +48,24 @@ def test_serve_explains_every_variable(tollway: Tollway) -> None:
     assert all(f"  {each.name} " in shown and each.meaning in shown for each in VARIABLES)
 
 
+def test_help_says_what_a_flag_means_for_this_command(tollway: Tollway) -> None:
+    """A demonstration passes DATA_DIR over, and the log and the demonstration print JSON in ways of their own."""
+    demo, logs, serve = (" ".join(tollway(name, "--help").out.split()) for name in ("demo", "logs", "serve"))
+    assert "instead of DATA_DIR" not in demo
+    assert "Default: demo-data" in demo
+    assert "instead of DATA_DIR" in logs
+    for shown in (demo, logs, serve):
+        assert "--json print one JSON document instead of text" not in shown
+    assert "one JSON document a line" in logs
+
+
+def test_the_usage_of_logs_asks_for_no_action(tollway: Tollway) -> None:
+    usage = tollway("logs", "--help").out.partition("\n\n")[0]
+    assert usage.splitlines()[0].startswith("usage: tollway logs [FILTER ...]")
+    assert "ACTION" not in usage
+    assert tollway("logs", "rebuild-hours", "--help").out.startswith("usage: tollway logs rebuild-hours [-h]")
+
+
 def test_the_words_help_and_version_are_understood(tollway: Tollway) -> None:
     assert tollway("help").out == tollway("--help").out == tollway("-h").out
     assert tollway("help", "user").out == tollway("user", "--help").out
