@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation
-from typing import NoReturn, cast
+from typing import NamedTuple, NoReturn, cast
 
 from .amounts import EXACT
 from .completion_ratios import completion_ratio
@@ -48,6 +48,15 @@ LONGEST = Context(prec=28, traps=[Inexact, DivisionByZero, InvalidOperation])
 ROUNDED = Context(prec=12)
 ROUNDING = Decimal("1e-10")
 
+WITHOUT_A_RATIO = {
+    "tiers": "tiers by the prompt's length",
+    "periods": "dates",
+    "tools": "fees for tools",
+    "per_image": "prices per image",
+    "per_minute": "prices per minute",
+}
+"""Parts of a price for which New API has no map."""
+
 Ratios = Mapping[str, Decimal]
 RatioMaps = dict[str, dict[str, Decimal]]
 
@@ -61,12 +70,24 @@ class Imported:
     left_out: tuple[str, ...] = ()
 
 
+class Unsaid(NamedTuple):
+    """Something of a model's price that ratios do not say: what it is, and where it has figures, these as `detail`."""
+
+    model: str
+    what: str
+    detail: str = ""
+
+    @property
+    def words(self) -> str:
+        return self.detail or self.what
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """Ratio maps, without those that would be empty, and a sentence for each model that they do not say all of."""
+    """Ratio maps, without those that would be empty, and what they do not say, model after model."""
 
     maps: RatioMaps = field(hash=False)
-    unsaid: tuple[str, ...] = ()
+    unsaid: tuple[Unsaid, ...] = ()
 
 
 def import_ratios(text: str, *, source: str, checked: date) -> Imported:
@@ -132,16 +153,14 @@ def export_ratios(prices: Mapping[str, Price]) -> Exported:
     of all periods that is told.
     """
     maps: RatioMaps = {name: {} for name in MODEL_MAPS}
-    unsaid: list[str] = []
+    unsaid: list[Unsaid] = []
     for model, price in prices.items():
         if model.endswith("*"):
-            unsaid.append(f"{model}: a pattern; it is left out")
+            unsaid.append(Unsaid(model, "a pattern, left out"))
             continue
         for name, ratio in _entries(model, price):
             maps[name][model] = ratio
-        problems = list(_problems(model, price, maps))
-        if problems:
-            unsaid.append(f"{model}: {', '.join(problems)}")
+        unsaid.extend(_unsaid(model, price, maps))
     return Exported({name: entries for name, entries in maps.items() if entries}, tuple(unsaid))
 
 
@@ -173,14 +192,14 @@ def _entries(model: str, price: Price) -> Iterator[tuple[str, Decimal]]:
             yield "AudioCompletionRatio", _over(spoken, heard)
 
 
-def _problems(model: str, price: Price, maps: RatioMaps) -> Iterator[str]:
+def _unsaid(model: str, price: Price, maps: RatioMaps) -> Iterator[Unsaid]:
     """What the maps do not say of a price, or say otherwise."""
-    for name in ("tiers", "periods", "tools", "per_image", "per_minute"):
+    for name, what in WITHOUT_A_RATIO.items():
         if getattr(price, name):
-            yield "dated" if name == "periods" else name
+            yield Unsaid(model, what)
     if model in maps["ModelPrice"]:
         if any(price.rates[kind].usd for kind in _told(price)):
-            yield "the prices of its tokens"
+            yield Unsaid(model, "the prices of its tokens")
         return
     if model not in maps["ModelRatio"]:
         return
@@ -190,7 +209,10 @@ def _problems(model: str, price: Price, maps: RatioMaps) -> Iterator[str]:
         theirs, ours = figures.get(kind, figures[text]), price.rates[kind].usd
         if theirs != ours:
             same = abs(theirs - ours) <= ours * ROUNDING
-            yield f"{kind} is rounded" if same else f"{kind} costs {theirs:f} there and not {ours:f}"
+            if same:
+                yield Unsaid(model, "rounded to 12 digits", f"{kind} is rounded")
+            else:
+                yield Unsaid(model, "another price there", f"{kind} costs {theirs:f} there and not {ours:f}")
 
 
 def _told(price: Price) -> Iterator[Kind]:

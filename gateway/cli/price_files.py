@@ -12,13 +12,16 @@ from ...config.groups import GROUP_GROUP_RATIO, GROUP_RATIO, GroupRatios, dump_e
 from ...config.price_book import PriceBook
 from ...config.price_text import to_toml
 from ...config.pricing import Price, PriceError
-from ...config.ratios import Imported, export_ratios, import_ratios
+from ...config.ratios import Imported, Unsaid, export_ratios, import_ratios
 from ..store import Store, Transaction, groups, options, prices
 from .failures import Failure, Usage
 from .output import clean, tell
 from .session import now_ms, opened_store
 
 MOST_BYTES = 16 * 1024 * 1024
+FEW = 10
+"""Of so many models each is named at a terminal; of more there are examples."""
+EXAMPLES = 3
 
 
 async def import_prices(arguments: Namespace) -> int:
@@ -39,7 +42,8 @@ async def import_prices(arguments: Namespace) -> int:
         skipped = shipped - {row.model for row in await prices.list_all(store)}
         rows = {model: row for model, row in rows.items() if model not in skipped}
         await store.run(lambda transaction: _put(transaction, rows, found.groups))
-    warn(found.left_out)
+    if not arguments.json:  # the document has them all
+        _warn_of_left_out(found.left_out)
     document = {
         "imported": sorted(rows),
         "as_shipped": sorted(skipped),
@@ -80,7 +84,11 @@ def _check_name(model: str) -> None:
 
 
 async def export_prices(arguments: Namespace, book: Mapping[str, Price]) -> int:
-    """Print these prices; as ratios with those of the groups, and what they cannot say to standard error."""
+    """
+    Print these prices; as ratios with those of the groups, and what they cannot say to standard error.
+
+    Of many models that is one line for each kind of thing. `--json` has each named: standard output is JSON anyway.
+    """
     if arguments.format == "toml":
         print(to_toml(book), end="", flush=True)
         return 0
@@ -88,8 +96,29 @@ async def export_prices(arguments: Namespace, book: Mapping[str, Price]) -> int:
         given = await _group_options(store)
     exported = export_ratios(book)
     print(dump_exact({**exported.maps, **given}), flush=True)
-    warn(exported.unsaid)
+    models = tuple(dict.fromkeys(each.model for each in exported.unsaid))
+    if arguments.json or len(models) <= FEW:
+        for model in models:
+            _warn(f"not told of {model}: {', '.join(each.words for each in exported.unsaid if each.model == model)}")
+    else:
+        _warn(f"New API's ratios do not say all of {len(models)} models; --format toml does, and --json names each:")
+        _warn_by_kind(exported.unsaid)
     return 0
+
+
+def _warn_by_kind(unsaid: tuple[Unsaid, ...]) -> None:
+    models: dict[str, dict[str, None]] = {}
+    for each in unsaid:
+        models.setdefault(each.what, {})[each.model] = None
+    for what, those in sorted(models.items(), key=lambda item: -len(item[1])):
+        _warn(f"{what}: {len(those)} models, such as {', '.join([*those][:EXAMPLES])}")
+
+
+def _warn_of_left_out(sentences: tuple[str, ...]) -> None:
+    for sentence in sentences[:FEW]:
+        _warn(f"left out: {sentence}")
+    if (more := len(sentences) - FEW) > 0:
+        _warn(f"left out: {more} more; --json names all")
 
 
 async def _group_options(store: Store) -> Mapping[str, object]:
@@ -99,9 +128,8 @@ async def _group_options(store: Store) -> Mapping[str, object]:
     return maps | ({GROUP_GROUP_RATIO: ratios.special} if ratios.special else {})
 
 
-def warn(sentences: tuple[str, ...]) -> None:
-    for sentence in sentences:
-        print(f"tollway: not told: {clean(sentence)}", file=sys.stderr)
+def _warn(sentence: str) -> None:
+    print(f"tollway: warning: {clean(sentence)}", file=sys.stderr)
 
 
 def read_input(name: str) -> str:

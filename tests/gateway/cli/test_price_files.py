@@ -54,11 +54,19 @@ def test_ratios_are_taken_over(done: Done, tollway: Tollway, in_store: InStore) 
         "as_shipped": [],
         "left_out": ["mid*dle: a * stands before its end"],
     }
-    assert "mid*dle" in ended.err
+    assert ended.err == ""
     book = own_prices(in_store)
     assert (book.prices["gpt-4o"].cached_input, book.prices["painter"].per_call) == (D("1.25"), D("0.04"))
     groups = {each["name"]: each["value"] for each in done("option", "list")}["GroupRatio"]
     assert json.loads(groups) == {"default": 1, "vip": 0.8}
+
+
+def test_what_is_left_out_is_warned_of(tollway: Tollway) -> None:
+    ended = tollway("price", "import", "-", stdin=json.dumps(RATIOS))
+    assert ended.err == "tollway: warning: left out: mid*dle: a * stands before its end\n"
+    lonely = json.dumps({"CacheRatio": {f"m{i}": 0.5 for i in range(300)}})
+    lines = tollway("price", "import", "-", stdin=lonely).err.splitlines()
+    assert (len(lines), lines[-1]) == (11, "tollway: warning: left out: 290 more; --json names all")
 
 
 def test_servers_take_a_thousand_prices_over_at_one_look(tollway: Tollway, in_store: InStore) -> None:
@@ -155,7 +163,22 @@ def test_what_ratios_cannot_say_is_told_on_standard_error(tollway: Tollway) -> N
     ended = tollway("price", "export", "--format", "ratios")
     assert ended.status == 0
     assert ended.json["ModelRatio"]["gpt-4o"] == 1.25
-    assert "gemini-2.5-pro: tiers" in ended.err
+    first, *kinds = ended.err.splitlines()
+    assert "New API's ratios do not say all of " in first
+    assert len(kinds) <= 10
+    assert any("tiers by the prompt's length: " in line and " models, such as " in line for line in kinds)
+    every = tollway("price", "export", "--format", "ratios", "--json")
+    assert every.json == ended.json
+    assert "tollway: warning: not told of gemini-2.5-pro: tiers by the prompt's length, fees for tools\n" in every.err
+
+
+def test_of_a_few_models_each_is_named(tollway: Tollway) -> None:
+    assert tollway("price", "import", "-", stdin=ROWS).status == 0
+    ended = tollway("price", "export", "--format", "ratios", "--own")
+    assert ended.err == (
+        "tollway: warning: not told of own: tiers by the prompt's length, dates, fees for tools\n"
+        "tollway: warning: not told of own-*: a pattern, left out\n"
+    )
 
 
 def test_a_price_is_set_with_tools_and_a_cache_ratio(done: Done, in_store: InStore) -> None:
