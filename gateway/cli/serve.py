@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
+from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
 from typing import NoReturn
@@ -32,7 +33,7 @@ def parser() -> Parser:
     parser.add_argument(
         "--workers", type=whole(1, MOST_WORKERS), metavar="N", help="processes that serve, instead of WORKERS"
     )
-    finish(parser, serve)
+    finish(parser, serve, json="changes nothing here: the access log is JSON, one line a request, anyway")
     return parser
 
 
@@ -67,9 +68,25 @@ def start(settings: Settings, *, workers: int) -> int:
     # Only now: no other command waits for the server's imports.
     from ..server import run_server
 
+    _tell_of_others(settings)
     # The server raises the signal once more after its orderly end, which is a success unless it says otherwise.
     signal.signal(signal.SIGTERM, _leave)
     return run_server(settings, workers=workers)
+
+
+def _tell_of_others(settings: Settings) -> None:
+    """Two servers on one folder are right as far as money goes, but mostly one of them has been forgotten."""
+    from ..ledger.journal import JournalError, live_holders
+    from ..ledger.opening import journal_folder
+
+    with suppress(JournalError):  # the server itself says what is wrong with the folder
+        if live_holders(journal_folder(settings.data_dir)):
+            print(
+                f"tollway: warning: another server runs on DATA_DIR {settings.data_dir}: "
+                "both serve its users, and no balance is overdrawn",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

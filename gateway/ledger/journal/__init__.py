@@ -7,7 +7,7 @@ are described in `format`. They need a Unix and a folder that belongs to one mac
 
 from .chain import Damage, Settled
 from .errors import JournalError, JournalFull
-from .folder import dead_holders, holders
+from .folder import dead_holders, holders, live_holders
 from .inspection import HolderState, inspect, settles_after
 from .journal import Journal
 from .recovery import Recovery
@@ -23,5 +23,6 @@ __all__ = [
     "dead_holders",
     "holders",
     "inspect",
+    "live_holders",
     "settles_after",
 ]

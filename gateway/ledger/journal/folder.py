@@ -45,6 +45,11 @@ def dead_holders(folder: Path) -> list[str]:
     return [holder for holder in holders(folder) if not is_alive(folder, holder)]
 
 
+def live_holders(folder: Path) -> list[str]:
+    """The holders whose process runs, sorted. Raises `JournalError`."""
+    return [holder for holder in holders(folder) if is_alive(folder, holder)]
+
+
 def is_alive(folder: Path, holder: str) -> bool:
     """Whether some process has the holder's lock: the holder itself, or one that recovers it."""
     path = folder / f"{holder}.lock"

@@ -150,6 +150,17 @@ def test_commands_work_beside_a_server_and_it_takes_them_over(tmp_path: Path, un
         assert taken.stderr.endswith(f"={unused_port + 1}\n"), "the next one, not one that it may have been moved from"
 
 
+def test_a_second_server_on_one_data_directory_says_that_there_is_another(tmp_path: Path) -> None:
+    argv = ("serve", "--port", "0", "--data-dir", "d")
+    with running(*argv, cwd=tmp_path) as first:
+        assert first.stderr is not None
+        assert " listens on " in first.stderr.readline(), "it is alone, and says nothing else"
+        with running(*argv, cwd=tmp_path) as second:
+            assert second.stderr is not None
+            assert second.stderr.readline().startswith("tollway: warning: another server runs on DATA_DIR d: ")
+            assert " listens on " in second.stderr.readline()
+
+
 def test_workers_are_a_setting_too(tmp_path: Path, unused_port: int) -> None:
     with running("serve", "--port", str(unused_port), "--data-dir", "d", cwd=tmp_path, WORKERS="2") as process:
         assert ask(f"http://127.0.0.1:{unused_port}/readyz", "") == 200
