@@ -92,9 +92,21 @@ async def _telling(settings: Settings, store: Store) -> AsyncGenerator[None]:
 
 
 def exists(url: str) -> bool:
-    """Whether there is a database, where that can be told without asking it. Asking would make it."""
+    """
+    Whether there is a database, where that can be told without asking it. Asking would make it.
+
+    Raises `Failure` where this user may not even look.
+    """
     path = parse(url).path
-    return not path or os.path.exists(path)
+    try:
+        return not path or bool(os.stat(path))
+    except PermissionError as error:
+        # What lies in a folder of somebody else's may well be there: the server's user has closed it.
+        raise Failure(
+            f"the database {path} cannot be reached: {error.strerror}; run this as the user who runs the server"
+        ) from None
+    except (OSError, ValueError):
+        return False
 
 
 def _must_exist(settings: Settings) -> None:

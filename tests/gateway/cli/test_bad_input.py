@@ -1,5 +1,7 @@
 """Everything that can be typed wrong ends in one sentence that names it, and never in a traceback."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,27 @@ def test_it_is_refused_in_one_sentence(case: tuple[Any, ...], status: int, tollw
     assert ended.err.startswith("tollway")
     assert ended.err.count("\n") == 1
     assert (ended.status, ended.out) == (status, "")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_not_taken_for_an_empty_one(
+    tollway: Tollway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's, such as the server's own user's: whoever reads that it holds no database looks for another."""
+
+    stat = os.stat
+
+    def guarded(path: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith("/private/"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    ended = tollway("user", "list", "--data-dir", "/private")
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err == (
+        "tollway user: the database /private/tollway.db cannot be reached: Permission denied; "
+        "run this as the user who runs the server\n"
+    )
 
 
 def test_of_several_settings_the_one_that_counts_is_named(tollway: Tollway, monkeypatch: pytest.MonkeyPatch) -> None:
