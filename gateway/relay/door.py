@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...adapters.errors import MethodNotAllowed, NotFound
-from ...adapters.operations import operation_at
+from ...adapters.operations import BY_PATH, operation_at
 from ...middleware.paths import operation_of, route_path
 
 NOT_SERVED_YET = frozenset({"responses", "files", "batches", "realtime"})
@@ -38,15 +38,20 @@ class RelayDoor:
 
 
 def _hint(scope: Scope) -> str:
-    """For a base URL that lacks its end, the commonest mistake of all, or has it twice; and for what is missing."""
+    """For a base URL that lacks its end, the commonest mistake of all, or goes beyond it; and for what is missing."""
     path = route_path(scope)
-    if operation_at(f"/v1{path}") or operation_at(path.removeprefix("/v1")):
+    if operation_at(f"/v1{path}") or operation_at(path.removeprefix("/v1")) or _has_an_operation_before(path):
         once = " once" if path.startswith("/v1/v1/") else ""
         return f": the base URL must end in {scope['path'].removesuffix(path)}/v1{once}"
     part = path.removeprefix("/v1/").partition("/")[0]
     if part in NOT_SERVED_YET:
         return f": {part} {'is' if part == 'realtime' else 'are'} not served yet"
     return ""
+
+
+def _has_an_operation_before(path: str) -> bool:
+    """Whether one operation follows another: the base URL was the whole address of the first."""
+    return any(operation_at(f"/v1{path.removeprefix(first)}") for first in BY_PATH if path.startswith(f"{first}/"))
 
 
 class Dispatch:

@@ -152,6 +152,8 @@ def test_pages_and_errors_at_the_prefix(mounted: Mounted) -> None:
     assert short.error["message"].endswith(f"POST {prefix}/chat/completions: the base URL must end in {prefix}/v1")
     twice = ask(mounted.address, f"{prefix}/v1/v1/chat/completions", "sk-x", CHAT)
     assert twice.error["message"].endswith(f": the base URL must end in {prefix}/v1 once")
+    whole = ask(mounted.address, f"{prefix}/v1/chat/completions/chat/completions", "sk-x", CHAT)
+    assert whole.error["message"].endswith(f"/chat/completions: the base URL must end in {prefix}/v1")
     for path in ("responses", "files/file-1/content", "batches"):
         missing = ask(mounted.address, f"{prefix}/v1/{path}", "sk-x")
         assert missing.error["message"].endswith(f"/v1/{path}: {path.split('/')[0]} are not served yet")
