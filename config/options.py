@@ -110,21 +110,27 @@ class Options:
         low=0,
         high=86400,
     )
-    requests_per_minute_user: int = option(0, "Requests a user may make in a minute, over all of his keys.", low=0)
-    tokens_per_minute_user: int = option(0, "Tokens a user may use in a minute, over all of his keys.", low=0)
-    parallel_requests_user: int = option(0, "Requests a user may have open at once.", low=0)
-    requests_per_minute_token: int = option(
-        0, "Requests a key may make in a minute, unless it has its own limit.", low=0
+    requests_per_minute_user: int = option(
+        0, "Requests a user may make in a minute, over all of his keys; 0: no limit.", low=0
     )
-    tokens_per_minute_token: int = option(0, "Tokens a key may use in a minute, unless it has its own limit.", low=0)
+    tokens_per_minute_user: int = option(
+        0, "Tokens a user may use in a minute, over all of his keys; 0: no limit.", low=0
+    )
+    parallel_requests_user: int = option(0, "Requests a user may have open at once; 0: no limit.", low=0)
+    requests_per_minute_token: int = option(
+        0, "Requests a key may make in a minute, unless it has its own limit; 0: no limit.", low=0
+    )
+    tokens_per_minute_token: int = option(
+        0, "Tokens a key may use in a minute, unless it has its own limit; 0: no limit.", low=0
+    )
     parallel_requests_token: int = option(
-        0, "Requests a key may have open at once, unless it has its own limit.", low=0
+        0, "Requests a key may have open at once, unless it has its own limit; 0: no limit.", low=0
     )
     requests_per_minute_address: int = option(
-        0, "Requests that one address (of IPv6: one network of 64 bits) may make in a minute.", low=0
+        0, "Requests that one address (of IPv6: one network of 64 bits) may make in a minute; 0: no limit.", low=0
     )
     parallel_requests_address: int = option(
-        0, "Requests that one address (of IPv6: one network of 64 bits) may have open at once.", low=0
+        0, "Requests that one address (of IPv6: one network of 64 bits) may have open at once; 0: no limit.", low=0
     )
     limits_without_redis: str = option(
         "local",
@@ -136,10 +142,13 @@ class Options:
     )
     model_request_minutes: int = option(1, "The window, in minutes, in which they are counted.", low=1, high=43_200)
     model_request_total: int = option(
-        0, "Model requests, failed ones too, that a user may make in the window.", low=0, high=MOST_IN_A_WINDOW
+        0,
+        "Model requests, failed ones too, that a user may make in the window; 0: no limit.",
+        low=0,
+        high=MOST_IN_A_WINDOW,
     )
     model_request_successes: int = option(
-        1000, "Successful model requests that a user may make in the window.", low=0, high=MOST_IN_A_WINDOW
+        1000, "Successful model requests that a user may make in the window; 0: no limit.", low=0, high=MOST_IN_A_WINDOW
     )
     model_request_groups: GroupLimits = option(
         (),

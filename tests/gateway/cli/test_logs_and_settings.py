@@ -1,6 +1,7 @@
 """What was served, and what an operator sets: options, prices, groups, the schema."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -199,3 +200,11 @@ def test_a_table_puts_numbers_to_the_right_and_text_to_the_left() -> None:
     assert table(("n", "name"), [(1, "a"), (100, None)], empty="") == "  n  name\n  1  a\n100  -"
     assert table(("n",), [], empty="nothing") == "nothing"
     assert clean("a\u202eb\n") == "a?b?"
+
+
+def test_every_limit_says_that_0_is_none(done: Done) -> None:
+    """0 is the default of most: who reads "requests a user may make: 0" would take his gateway for closed."""
+    limits = re.compile(r"(requests|tokens|parallel_requests)_.*(user|token|address)|model_request_(total|successes)")
+    found = [each for each in done("option", "list") if limits.fullmatch(each["name"])]
+    assert len(found) == 10
+    assert [each["name"] for each in found if "; 0: no limit." not in each["meaning"]] == []
