@@ -4,6 +4,7 @@ import re
 import textwrap
 from pathlib import Path
 
+import pytest
 import tollway.adapters.exchange
 
 README = Path(tollway.adapters.exchange.__file__).with_name("README.md")
@@ -17,6 +18,20 @@ def test_the_examples_run() -> None:
     for number, code in enumerate(examples, 1):
         exec(compile(code, f"{README.name}, example {number}", "exec"), names)
     assert names["chat"]
+
+
+SECTIONS = {
+    section.partition("\n")[0]: section
+    for section in re.split(r"^## ", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    if EXAMPLE.search(section)
+}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_each_section_is_tried_by_itself(name: str) -> None:
+    names: dict[str, object] = {}
+    for _, code in EXAMPLE.findall(SECTIONS[name]):
+        exec(compile(textwrap.dedent(code), f"{README.name}, {name}", "exec"), names)
 
 
 def test_every_module_is_in_the_table() -> None:
