@@ -18,7 +18,7 @@ from .which import id_behind
 AGO = re.compile(r"(\d{1,9})([smhd])")
 UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 MOST_ROWS = 100_000
-NOTHING = "There is no such row. A request that was refused, or that no channel served, is in the access log only."
+NOTHING = "There is nothing to show. A request that was refused, or that no channel served, is in the access log only."
 OUTCOMES = ("failed", "truncated", "cancelled", "interrupted")
 
 
