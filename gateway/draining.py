@@ -89,6 +89,21 @@ def _is_no_cut(record: logging.LogRecord) -> bool:
 class Worker(multiprocess.Process):
     """A worker process."""
 
+    def start(self) -> None:
+        # A terminal sends Ctrl-C to it as well. Until its server listens for that, the supervisor's word is enough, and
+        # Python would end it with a traceback. Blocked here meanwhile, for a signal that is ignored is lost.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            super().start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        super().target(sockets)
+
     @property
     def server(self) -> uvicorn.Server:
         if self._server is None:

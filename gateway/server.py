@@ -86,8 +86,8 @@ def _run_workers(config: "uvicorn.Config", listens: str) -> int:
 
     listener = config.bind_socket()
     listener.listen(config.backlog)  # who connects from now on waits until a worker is ready
-    print(listens, file=sys.stderr, flush=True)
     supervisor = Supervisor(config, sockets=[listener])
+    print(listens, file=sys.stderr, flush=True)
     supervisor.run()
     # Those that end in order die of the signal, once more raised, and have a status below 0.
     return max(0, *(process.exitcode or 0 for process in supervisor.processes))

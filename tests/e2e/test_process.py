@@ -164,6 +164,17 @@ def test_a_second_ctrl_c_cuts_open_requests_off(data_dir: Path, upstream: Upstre
     assert charge.output_tokens > 0
 
 
+@pytest.mark.parametrize("seconds", [0.02, 0.2, 0.4, 0.7])
+def test_ctrl_c_while_workers_start_is_no_accident(data_dir: Path, seconds: float) -> None:
+    with serving_process(data_dir, "--workers", "2", ready=False) as process:
+        assert process.popen.stderr is not None
+        assert "listens on" in process.popen.stderr.readline()
+        time.sleep(seconds)
+        process.press_ctrl_c()
+        assert process.ended() == 0
+        assert "Traceback" not in process.err
+
+
 def test_a_slow_reader_fills_no_memory(data_dir: Path, upstream: UpstreamOf) -> None:
     """50 MB that nobody reads wait at the upstream; read at last, all of them arrive."""
     words = delta("x" * (64 * 1024))
