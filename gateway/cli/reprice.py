@@ -15,7 +15,8 @@ from .failures import Failure
 from .logs import since
 from .output import clean, table, tell
 from .own_prices import effective_prices
-from .session import now_ms, opened_logs, opened_store, user_named
+from .session import now_ms, opened_logs, opened_store
+from .which import user_behind
 
 DESCRIPTION = """\
 Compare what was charged for a model with the price that it has now, and correct it. Of a price with dates, the one
@@ -36,7 +37,7 @@ def add_reprice(commands: Commands) -> None:
     parser.add_argument("--model", type=text, required=True, help="the model's name, as clients sent it")
     parser.add_argument("--since", type=since, metavar="TIME", help="only newer charges: ISO 8601, or 30m, 2h, 7d")
     parser.add_argument("--until", type=since, metavar="TIME", help="only older ones")
-    parser.add_argument("--user", type=name, metavar="NAME", help="only those of this user")
+    parser.add_argument("--user", type=name, metavar="USER", help="only those of this user: the name or id")
     parser.add_argument("--yes", action="store_true", help="make the corrections, instead of only showing them")
 
 
@@ -49,7 +50,7 @@ async def reprice_model(arguments: Namespace) -> int:
         listed = (await effective_prices(store)).price_for(model, parse_model(model).base)
         if listed is None:
             raise Failure(f"the model {model!r} has no price; see tollway price set")
-        user_id = None if arguments.user is None else (await user_named(store, arguments.user)).id
+        user_id = None if arguments.user is None else (await user_behind(store, "--user", arguments.user)).id
         wanted = LogFilter(
             type=int(LogType.CONSUME), model=model, user_id=user_id, since=arguments.since, until=arguments.until
         )

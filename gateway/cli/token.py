@@ -11,8 +11,8 @@ from ..store.records import TokenRow, TokenStatus
 from .arguments import Parser, command, group, limit, moment, name, names, networks, or_empty, quota
 from .failures import Failure, Usage
 from .output import iso, short, table, tell, tell_with_warnings
-from .session import now_ms, opened_data_dir, opened_store, user_named
-from .which import add_which, id_of, unknown
+from .session import now_ms, opened_data_dir, opened_store
+from .which import add_which, id_of, unknown, user_behind
 
 NOTHING = ""
 """What an empty value leaves behind: a field that was named, and has no restriction."""
@@ -21,10 +21,10 @@ NOTHING = ""
 def parser() -> Parser:
     parser, commands = group("tollway token", "Tokens: the keys that callers hold, each with limits of its own.")
     making = command(commands, "create", create, "make a key, and show it this once")
-    making.add_argument("--user", type=name, required=True, metavar="NAME", help="who owns the key and pays for it")
+    making.add_argument("--user", type=name, required=True, metavar="USER", help="who owns it and pays: the name or id")
     _add_flags(making, create=True)
     listing = command(commands, "list", list_tokens, "list keys by their first and last characters")
-    listing.add_argument("--user", type=name, metavar="NAME", help="only those of this user")
+    listing.add_argument("--user", type=name, metavar="USER", help="only those of this user: the name or id")
     changing = command(
         commands, "update", update, "change what the flags name, and nothing else; an empty value takes a limit away"
     )
@@ -77,7 +77,7 @@ async def create(arguments: Namespace) -> int:
     _check_expiry(arguments.expires, now)
     async with opened_data_dir(arguments) as opened:
         store, vault = opened.store, opened.vault
-        user = await user_named(store, arguments.user)
+        user = await user_behind(store, "--user", arguments.user)
         if arguments.group and arguments.group != user.group:
             await _check_group(store, arguments.group, user.group)
         namesakes = [str(other.id) for other in await tokens.of_user(store, user.id) if other.name == arguments.name]
@@ -114,7 +114,7 @@ async def list_tokens(arguments: Namespace) -> int:
             owners = {user.id: user.username for user in await users.list_all(store)}
             rows = tuple(row for row in await tokens.all_kept(store) if row.user_id in owners)
         else:
-            user = await user_named(store, arguments.user)
+            user = await user_behind(store, "--user", arguments.user)
             owners = {user.id: user.username}
             rows = tuple(reversed(await tokens.of_user(store, user.id)))
     headings = ("id", "user", "name", "key", "status", "left", "used", "group", "expires", "last used")

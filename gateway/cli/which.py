@@ -72,6 +72,20 @@ async def user_of(store: Store, arguments: Namespace) -> UserRow:
     return user
 
 
+async def user_behind(store: Store, flag: str, typed: str) -> UserRow:
+    """
+    The user who is meant by a flag's name or id. Raises `Failure`.
+
+    Of two the one of that name: the other has a name of its own to be called by.
+    """
+    user = await users.by_name(store, typed)
+    if user is None:
+        user = await users.by_id(store, await id_behind(store, "user", flag, typed))
+    if user is None:
+        raise unknown("user", typed)
+    return user
+
+
 def unknown(kind: Kind, which: int | str) -> Failure:
     shown = which if str(which).isdecimal() else repr(which)
     return Failure(f"the {kind} {shown} does not exist")

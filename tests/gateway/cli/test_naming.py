@@ -101,6 +101,8 @@ FLAGS = {
     "logs of a user by id": ("logs", "--user", "2"),
     "a key to explain": ("explain", "--token", "ci", "--model", "m"),
     "a user to explain": ("explain", "--user", "2", "--model", "m"),
+    "keys of a user": ("token", "list", "--user", "2"),
+    "a price to ask of a user's charges": ("price", "reprice", "--model", "gpt-4o", "--user", "2"),
 }
 
 
@@ -108,6 +110,13 @@ FLAGS = {
 @pytest.mark.usefixtures("things")
 def test_flags_take_names_and_ids_too(argv: tuple[str, ...], tollway: Tollway) -> None:
     assert tollway(*argv).status == 0
+
+
+@pytest.mark.parametrize(("typed", "owner"), [("ann", "ann"), ("2", "1"), ("1", "1")])
+@pytest.mark.usefixtures("things")
+def test_a_key_is_made_for_a_name_or_else_an_id(typed: str, owner: str, done: Done) -> None:
+    row_id = done("token", "create", "--user", typed, "--name", "new")["id"]
+    assert {row["id"]: row["user"] for row in done("token", "list")}[row_id] == owner
 
 
 @pytest.mark.parametrize(
