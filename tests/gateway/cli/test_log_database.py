@@ -116,9 +116,12 @@ def test_the_hour_in_which_the_log_begins_is_made_again_too(in_logs: InLogs, tol
 
 @pytest.mark.usefixtures("served")
 def test_an_hour_that_retention_has_cut_stays(in_logs: InLogs, tollway: Tollway, done: Done) -> None:
+    # So old that the first of them is the next to lose rows.
+    older_by = 90 * 24 * HOUR - (THIS_HOUR - FIRST_HOUR) - HOUR
+
     async def age(store: Store) -> None:
-        await store.change(update(logs).values(created_at=logs.c.created_at - 90 * 24 * HOUR))
-        await store.change(update(hourly).values(hour=hourly.c.hour - 90 * 24 * HOUR, quota=hourly.c.quota + 1))
+        await store.change(update(logs).values(created_at=logs.c.created_at - older_by))
+        await store.change(update(hourly).values(hour=hourly.c.hour - older_by, quota=hourly.c.quota + 1))
 
     in_logs(age)
     made = done("logs", "rebuild-hours")
