@@ -20,6 +20,8 @@ METHODS = ("one", "all", "insert", "change", "upsert", "bulk", "run", "run_plain
 # What else the ledger asks in tasks of its own, on a machine that is late, no request waits for.
 MAY_ASK = ("Snapshot.run", "StoreLedger.", "Jobs.run", "_every")
 MOST_A_SECOND = 10
+MOST_ONCE_MORE = 10
+"""Each of those timers may fire once more than its rate says, and there is a lease and more of it."""
 REQUESTS = 50
 
 
@@ -67,4 +69,4 @@ def test_the_relay_asks_nothing(gateway: Gateway, account: Account, upstream: Up
     # Nothing that grows with the number of requests.
     assert asked["StoreLedger._take"] + asked["StoreLedger._refill"] <= 3
     assert asked["StoreLedger._write"] >= 1
-    assert sum(asked.values()) <= MOST_A_SECOND * (took + 0.6) + 5
+    assert sum(asked.values()) <= MOST_A_SECOND * (took + 0.6) + MOST_ONCE_MORE
