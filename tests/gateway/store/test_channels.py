@@ -104,9 +104,11 @@ async def test_of_many_who_disable_one_was_first(store: Store, vault: Vault) -> 
         channels.set_status(store, channel.id, ChannelStatus.AUTO_DISABLED, reason=f"saw 401, {i}", now_ms=5 + i)
         for i in range(5)
     ]
-    assert sum(await asyncio.gather(*switch)) == 1
+    was_first = await asyncio.gather(*switch)
+    assert sum(was_first) == 1
+    first = was_first.index(True)  # on a server any of them may be
     state = (await channels.states(store))[channel.id]
-    assert (state.status_reason, state.status_at) == ("saw 401, 0", 5)
+    assert (state.status_reason, state.status_at) == (f"saw 401, {first}", 5 + first)
     after = await channels.get(store, vault, channel.id)
     assert after is not None
     assert after.status == ChannelStatus.AUTO_DISABLED
