@@ -17,11 +17,12 @@ from .errors import Conflict
 from .leases import Kind, Subject, recall, with_leases
 from .schema import budget_periods, budgets, groups, leases, tokens, users
 from .store import Row, Session, Store, Transaction
+from .sums import HOUR_MS
 
 MOST_IDS = 1_000
 KEPT_MS = 400 * DAY_MS
 """Periods that ended before are forgotten when the next one begins."""
-LATE_MS = 3_600_000
+LATE_MS = HOUR_MS
 """For so long after its end a period is looked at: for charges of its last moments, and of answers that outlive it."""
 
 _whole = with_leases(Kind.BUDGET)

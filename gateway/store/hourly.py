@@ -85,9 +85,13 @@ def hour_of(time_ms: int) -> int:
     return time_ms - time_ms % HOUR_MS
 
 
+GOING_MS = 2 * HOUR_MS
+"""Rows of so long behind the border of retention may be going: those of its hour, and of the one that follows."""
+
+
 def kept_from(retention_days: int, now_ms: int) -> int:
     """From which hour on no log row has gone, nor goes in the next hour, where they are kept so long; 0: for ever."""
-    return hour_of(now_ms - retention_days * DAY_MS) + 2 * HOUR_MS if retention_days else 0
+    return hour_of(now_ms - retention_days * DAY_MS) + GOING_MS if retention_days else 0
 
 
 def oldest_row(kept_from: int | None) -> ColumnElement[int]:
@@ -101,7 +105,7 @@ def oldest_row(kept_from: int | None) -> ColumnElement[int]:
     oldest = select(func.min(every.c.created_at)).scalar_subquery()
     if not kept_from:
         return oldest
-    since = select(func.min(kept.c.created_at)).where(kept.c.created_at >= kept_from - 2 * HOUR_MS).scalar_subquery()
+    since = select(func.min(kept.c.created_at)).where(kept.c.created_at >= kept_from - GOING_MS).scalar_subquery()
     return func.coalesce(since, oldest)
 
 

@@ -222,6 +222,7 @@ class Exchange:
             if self._size > HIGH_WATER and not self._paused:
                 self._paused = True
                 self._connection.transport.pause_reading()
+        # `wake`, written out: this runs once an event.
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None

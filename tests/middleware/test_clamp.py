@@ -188,22 +188,13 @@ async def test_else_it_is_refused_as_ever(balance: int, options: Options) -> Non
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("unreported", [0.0, 1.3], ids=["usage reported", "taken for longer than it is"])
 @pytest.mark.parametrize("limit", [None, 1, 50, 1000])
-async def test_no_balance_falls_below_zero_by_a_model_that_heeds_its_limit(limit: int | None) -> None:
+async def test_no_balance_falls_below_zero_by_a_model_that_heeds_its_limit(
+    limit: int | None, unreported: float
+) -> None:
     for balance in balances():
-        served = Served(balance, CLAMP)
-        try:
-            await served.run(asking(limit=limit))
-        except InsufficientQuota:
-            continue
-        assert 0 <= served.ledger.users[1].balance < balance
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("limit", [None, 1, 50, 1000])
-async def test_nor_by_an_answer_that_is_taken_for_a_longer_one_than_it_is(limit: int | None) -> None:
-    for balance in balances():
-        served = Served(balance, CLAMP, unreported=1.3)
+        served = Served(balance, CLAMP, unreported=unreported)
         try:
             await served.run(asking(limit=limit))
         except InsufficientQuota:
