@@ -5,8 +5,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from .json_shapes import EMPTY, object_of
 from .operations import Operation
-from .shapes import EMPTY, object_of
 
 
 class Call(Struct, frozen=True):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from .errors import BadRequest
-from .shapes import list_of, object_of
+from .json_shapes import list_of, object_of
 
 Dialect = Literal["openai_chat", "openai"]
 """Whose wire form a caller speaks. Conversations can be converted; the others of OpenAI's operations are relayed."""

@@ -25,8 +25,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..adapters.exchange import ExchangeBuilder
-from ..adapters.media_tokens import MediaOptions
+from ..adapters.media.vendor_rules import MediaOptions
+from ..adapters.requests.exchange import ExchangeBuilder
 from ..config.options import Options
 from ..config.settings import Settings
 from ..middleware.counting import Counting

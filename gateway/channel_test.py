@@ -8,15 +8,16 @@ from typing import Any, Self
 
 import orjson
 
-from ..adapters.answers import error_object, header, refusal
+from ..adapters.answers.headers import header
+from ..adapters.answers.refusals import error_object, refusal
+from ..adapters.answers.watch import read_answer
 from ..adapters.call import Call
 from ..adapters.errors import GatewayError, UpstreamError, UpstreamGarbage, UpstreamStatus
-from ..adapters.exchange import ExchangeBuilder
 from ..adapters.operations import OPERATIONS, Operation
-from ..adapters.output_limit import with_output_limit
-from ..adapters.registry import PROVIDERS
-from ..adapters.suffix import parse_model
-from ..adapters.watch import read_answer
+from ..adapters.providers.registry import PROVIDERS
+from ..adapters.requests.exchange import ExchangeBuilder
+from ..adapters.requests.model_suffix import parse_model
+from ..adapters.requests.output_limit import with_output_limit
 from ..config.channel import Channel, ChannelStatus
 from ..config.settings import Settings
 from .secrets_at_rest import Vault

@@ -21,8 +21,8 @@ from ..adapters.errors import (
     NoHealthyChannel,
     NotFound,
 )
-from ..adapters.estimate import is_sold
-from ..adapters.exchange import upstream_name
+from ..adapters.requests.exchange import upstream_name
+from ..adapters.usage.chargeable import is_sold
 from ..config.amounts import dollars
 from ..config.budget import Budget
 from ..config.channel import Channel

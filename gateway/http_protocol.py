@@ -14,7 +14,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ..adapters.envelope import error_answer
+from ..adapters.error_envelope import error_answer
 from ..adapters.errors import BadRequest, ClientError, HeadTooLarge, UnknownTransferCoding
 from ..middleware.request_id import RequestIds
 from .http_cycle import Cycle

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ..adapters.call import Call
-from ..adapters.estimate import TEXT
-from ..adapters.media_tokens import MediaOptions
-from ..adapters.text_estimate import Sent
-from ..adapters.texts import prompt_texts
+from ..adapters.media.vendor_rules import MediaOptions
+from ..adapters.usage.chargeable import TEXT
+from ..adapters.usage.prompt_texts import prompt_texts
+from ..adapters.usage.token_estimates import Sent
 from ..config.pricing import Usage
 from .ports import TokenCounter
 from .state import Outcome

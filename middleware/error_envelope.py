@@ -4,7 +4,7 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..adapters.envelope import error_answer
+from ..adapters.error_envelope import error_answer
 from ..adapters.errors import GatewayError, InternalError
 from .state import state_of
 

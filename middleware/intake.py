@@ -9,10 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..adapters.call import Call
 from ..adapters.errors import BadRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
-from ..adapters.form import read_form
 from ..adapters.operations import MAX_CHOICES, Operation
-from ..adapters.output_limit import limit_of
-from ..adapters.splice import check_duplicates, only_string
+from ..adapters.requests.json_splice import check_duplicates, only_string
+from ..adapters.requests.multipart_form import read_form
+from ..adapters.requests.output_limit import limit_of
 from ..config.channel import LONGEST_MODEL
 from .deadline import Deadline
 from .paths import relayed_operation

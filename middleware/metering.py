@@ -8,15 +8,15 @@ from decimal import Decimal
 from msgspec.structs import replace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..adapters.answers import header
+from ..adapters.answers.headers import header
+from ..adapters.answers.unpacking import Unpack, unpacking
+from ..adapters.answers.watch import AnswerWatch
 from ..adapters.call import Call
 from ..adapters.errors import InsufficientQuota, UpstreamError
-from ..adapters.estimate import MOST_UNSEEN, is_sold, settled_usage
-from ..adapters.exchange import as_sent
 from ..adapters.operations import Operation
-from ..adapters.text_estimate import Sent
-from ..adapters.unpacking import Unpack, unpacking
-from ..adapters.watch import AnswerWatch
+from ..adapters.requests.exchange import as_sent
+from ..adapters.usage.chargeable import MOST_UNSEEN, is_sold, settled_usage
+from ..adapters.usage.token_estimates import Sent
 from ..config.amounts import MICRODOLLARS_PER_QUOTA, QUOTA_PER_USD, dollars
 from ..config.channel import Channel
 from ..config.groups import GroupRatios

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..adapters.suffix import parse_model
+from ..adapters.requests.model_suffix import parse_model
 from .state import state_of
 
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from ..adapters.errors import UpstreamError
 from ..adapters.operations import Operation
-from ..adapters.texts import Counted, Texts
+from ..adapters.usage.prompt_texts import Counted, Texts
 from ..config.pricing import Price
 from .state import Candidate, Hold, Plan, Principal
 

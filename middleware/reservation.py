@@ -4,11 +4,11 @@ from msgspec.structs import replace
 
 from ..adapters.call import Call
 from ..adapters.errors import BadRequest
-from ..adapters.estimate import answers_of, most_usage
-from ..adapters.exchange import as_sent, upstream_name
-from ..adapters.output_limit import LIMITS, planned_output, with_output_limit
-from ..adapters.search_estimate import asks_more
-from ..adapters.text_estimate import BYTES_PER_TOKEN, HOUR, is_plain
+from ..adapters.requests.exchange import as_sent, upstream_name
+from ..adapters.requests.output_limit import LIMITS, planned_output, with_output_limit
+from ..adapters.usage.chargeable import answers_of, most_usage
+from ..adapters.usage.token_estimates import BYTES_PER_TOKEN, HOUR, is_plain
+from ..adapters.usage.web_searches import asks_more
 from ..config.channel import Channel, MappingCycle
 from ..config.options import Options
 from ..config.pricing import Usage

@@ -27,7 +27,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from ..adapters.call import Call
 from ..adapters.operations import Operation
-from ..adapters.texts import Texts
+from ..adapters.usage.prompt_texts import Texts
 from ..config.channel import Channel
 from ..config.pricing import Usage
 from ..config.tariff import Tariff

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, quote
 from ...config.channel import Channel, ChannelType
 from ...config.secret import Secret
 from ..outgoing import Headers
-from ..provider import Provider, Target
+from .provider import Provider, Target
 
 
 def address(target: Target) -> str:

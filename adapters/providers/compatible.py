@@ -3,7 +3,7 @@
 from ...config.channel import Channel, ChannelType
 from ...config.secret import Secret
 from ..outgoing import Headers
-from ..provider import TEXT_OPERATIONS, Provider, bearer, whole_url
+from .provider import TEXT_OPERATIONS, Provider, bearer, whole_url
 
 CHAT = frozenset({"chat_completions"})
 

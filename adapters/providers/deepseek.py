@@ -1,7 +1,7 @@
 """DeepSeek: OpenAI's chat, with completions still in the beta part of its API (api-docs.deepseek.com)."""
 
 from ...config.channel import ChannelType
-from ..provider import Provider, Target, same_path
+from .provider import Provider, Target, same_path
 
 
 def address(target: Target) -> str:

@@ -1,7 +1,7 @@
 """Perplexity: OpenAI's chat, without the version in the path (docs.perplexity.ai)."""
 
 from ...config.channel import ChannelType
-from ..provider import Provider, Target
+from .provider import Provider, Target
 
 
 def address(target: Target) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...adapters.registry import PROVIDERS
+from ...adapters.providers.registry import PROVIDERS
 from ...config.amounts import dollars
 from ...config.channel import Channel, ChannelStatus, ChannelType
 from ...config.settings import Settings

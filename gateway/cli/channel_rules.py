@@ -6,8 +6,8 @@ from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
 from ...adapters.outgoing import TRANSPORTS_OWN
-from ...adapters.provider import whole_url
-from ...adapters.registry import PROVIDERS
+from ...adapters.providers.provider import whole_url
+from ...adapters.providers.registry import PROVIDERS
 from ...config.channel import LONGEST_MODEL, Channel, ChannelType, MappingCycle, mapped_model
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2

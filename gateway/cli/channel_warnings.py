@@ -1,6 +1,6 @@
 """What an operator should hear of a channel that was stored as it was asked for: it may not be what was meant."""
 
-from ...adapters.suffix import parse_model
+from ...adapters.requests.model_suffix import parse_model
 from ...config.channel import Channel
 from ...config.options import OptionError, Options
 from ..store import Store, options

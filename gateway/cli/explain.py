@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from ...adapters.call import Call
 from ...adapters.errors import BadRequest, GatewayError
 from ...adapters.operations import OPERATIONS
-from ...adapters.registry import PROVIDERS
-from ...adapters.suffix import parse_model
+from ...adapters.providers.registry import PROVIDERS
+from ...adapters.requests.model_suffix import parse_model
 from ...config.amounts import dollars
 from ...config.budget import BudgetKind, span_of
 from ...config.channel import LONGEST_MODEL

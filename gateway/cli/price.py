@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from ...adapters.suffix import parse_model
+from ...adapters.requests.model_suffix import parse_model
 from ...config.channel import LONGEST_MODEL
 from ...config.price import TIER_FIELDS, TOOLS
 from ...config.price_book import PriceBook

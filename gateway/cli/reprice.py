@@ -4,7 +4,7 @@ from argparse import Namespace
 from contextlib import AsyncExitStack
 from typing import Any
 
-from ...adapters.suffix import parse_model
+from ...adapters.requests.model_suffix import parse_model
 from ...config.amounts import QuotaOverflow, dollars
 from ..repricing import Repricing, reprice
 from ..store.corrections import correcting

@@ -12,19 +12,21 @@ from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
-from ...adapters.answers import header, passed_headers, refusal
-from ...adapters.delivered import Delivered, answer_texts
-from ...adapters.envelope import error_event
+from ...adapters.answers.content import answer_text, sound_bytes
+from ...adapters.answers.delivered_texts import Delivered, answer_texts
+from ...adapters.answers.headers import header, passed_headers
+from ...adapters.answers.refusals import refusal
+from ...adapters.answers.sse import has_event
+from ...adapters.answers.watch import StreamWatch, begins_with_error, names_error, read_answer
+from ...adapters.error_envelope import error_event
 from ...adapters.errors import GatewayError, UpstreamError, UpstreamGarbage, UpstreamTruncated
-from ...adapters.estimate import estimate_text, is_doubtful
-from ...adapters.events import has_event
-from ...adapters.exchange import Exchange, ExchangeBuilder, as_sent
+from ...adapters.json_shapes import list_of
+from ...adapters.media.recording_length import duration_of
 from ...adapters.outgoing import Headers
-from ...adapters.shapes import list_of
-from ...adapters.sound_length import duration_of
-from ...adapters.usage import read_usage
-from ...adapters.watch import StreamWatch, begins_with_error, names_error, read_answer
-from ...adapters.written import answer_text, sound_bytes
+from ...adapters.requests.exchange import Exchange, ExchangeBuilder, as_sent
+from ...adapters.usage.chargeable import is_doubtful
+from ...adapters.usage.reported import read_usage
+from ...adapters.usage.token_estimates import estimate_text
 from ...middleware.state import Attempt, Ending, Outcome, RelayState, missing, state_of
 from ..upstream.port import Incoming, Timeouts, Upstream
 from .hang_up import HangUps

@@ -7,8 +7,8 @@ from starlette.types import Receive, Scope, Send
 
 from ...adapters.errors import NotFound
 from ...adapters.operations import MODEL_PREFIX
-from ...adapters.registry import PROVIDERS
-from ...adapters.suffix import parse_model
+from ...adapters.providers.registry import PROVIDERS
+from ...adapters.requests.model_suffix import parse_model
 from ...config.live import Live
 from ...config.options import Options
 from ...middleware.memory import MemoryChannelPool

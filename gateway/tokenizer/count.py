@@ -11,8 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Semaphore
 from typing import Protocol
 
-from ...adapters.text_estimate import estimate_text
-from ...adapters.texts import Counted, Texts
+from ...adapters.usage.prompt_texts import Counted, Texts
+from ...adapters.usage.token_estimates import estimate_text
 from .encoding import EncodingName, encoding_for, load_encoding
 
 LONGEST_PIECE = 64 * 1024

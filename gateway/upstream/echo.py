@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from ...adapters.errors import BadRequest
-from ...adapters.form import read_form
 from ...adapters.outgoing import Headers, Outgoing
+from ...adapters.requests.multipart_form import read_form
 from . import echo_media, echo_text
 from .echo_answer import Document, EchoAnswer, error_answer, json_answer
 from .port import Incoming, OnSent, Timeouts

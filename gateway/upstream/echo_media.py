@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import orjson
 
-from ...adapters.estimate import estimate_input
+from ...adapters.usage.token_estimates import estimate_input
 from .echo_answer import WORD, Document, EchoAnswer, error_answer, json_answer, typed_events_answer
 
 DIMENSIONS = 8

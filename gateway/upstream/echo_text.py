@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, cast
 
-from ...adapters.estimate import estimate_input
+from ...adapters.usage.token_estimates import estimate_input
 from .echo_answer import WORD, Document, EchoAnswer, events_answer, json_answer
 
 NOTHING = "There is nothing to echo."

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Iterable
 from random import Random
 
-from ...adapters.answers import key_is_dead
+from ...adapters.answers.refusals import key_is_dead
 from ...adapters.errors import NoHealthyChannel, NotFound, UpstreamError, UpstreamStatus
 from ...adapters.operations import Operation
-from ...adapters.registry import PROVIDERS
+from ...adapters.providers.registry import PROVIDERS
 from ...config.channel import Channel
 from ...config.live import Live
 from ...config.options import Options

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Any, cast
 
 from ...adapters.call import Call
-from ...adapters.shapes import list_of, object_of
+from ...adapters.json_shapes import list_of, object_of
 
 MOST_ENTRIES = 100_000
 BEGINNING = 512

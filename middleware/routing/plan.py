@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from ...adapters.registry import PROVIDERS
+from ...adapters.providers.registry import PROVIDERS
 from ...config.channel import Channel, ChannelStatus, MappingCycle, mapped_model
 from ..state import Candidate
 from .health import Health

@@ -20,7 +20,7 @@ import pytest
 from genai_prices import Usage as TheirUsage
 from genai_prices import data, extract_usage
 from genai_prices.types import ModelInfo, Provider
-from tollway.adapters.usage import read_usage
+from tollway.adapters.usage.reported import read_usage
 from tollway.config.price import Price
 from tollway.config.price_book import PriceBook
 from tollway.config.pricing import Usage, quota_for

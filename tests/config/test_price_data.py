@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tollway.adapters.registry import PROVIDERS
+from tollway.adapters.providers.registry import PROVIDERS
 from tollway.config.channel import ChannelType
 from tollway.config.price import Price
 from tollway.config.price_book import PriceBook

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from tollway.adapters.estimate import estimate_input
+from tollway.adapters.usage.token_estimates import estimate_input
 
 from .conftest import UpstreamOf
 from .gateway import Account, Gateway

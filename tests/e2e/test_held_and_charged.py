@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tollway.adapters.estimate import estimate_input
+from tollway.adapters.usage.token_estimates import estimate_input
 from tollway.config.settings import Settings
 from tollway.gateway.app import create_app
 from tollway.gateway.store import options

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from tollway.adapters.call import Call
-from tollway.adapters.media_tokens import image_tokens
+from tollway.adapters.media.vendor_rules import image_tokens
 from tollway.adapters.operations import BY_PATH
 from tollway.config.options import Options
 from tollway.config.price_book import PriceBook

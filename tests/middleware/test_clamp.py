@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tollway.adapters.call import Call
 from tollway.adapters.errors import InsufficientQuota
-from tollway.adapters.estimate import most_usage
 from tollway.adapters.operations import BY_PATH
+from tollway.adapters.usage.chargeable import most_usage
 from tollway.config.amounts import dollars
 from tollway.config.live import Live
 from tollway.config.options import Options

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tollway.adapters.call import Call
-from tollway.adapters.estimate import answers_of, most_usage, settled_usage
-from tollway.adapters.media_tokens import (
+from tollway.adapters.media.vendor_rules import (
     MediaOptions,
     audio_tokens,
     image_tokens,
@@ -21,10 +20,11 @@ from tollway.adapters.media_tokens import (
     rules_for,
 )
 from tollway.adapters.operations import BY_PATH
-from tollway.adapters.search_estimate import FOUND_TOKENS, USUAL_SEARCHES, most_searches
-from tollway.adapters.text_estimate import Sent
-from tollway.adapters.texts import prompt_texts
-from tollway.adapters.usage import usage_from
+from tollway.adapters.usage.chargeable import answers_of, most_usage, settled_usage
+from tollway.adapters.usage.prompt_texts import prompt_texts
+from tollway.adapters.usage.reported import usage_from
+from tollway.adapters.usage.token_estimates import Sent
+from tollway.adapters.usage.web_searches import FOUND_TOKENS, USUAL_SEARCHES, most_searches
 from tollway.config.channel import Channel, ChannelType
 from tollway.config.options import Options
 from tollway.config.price import Tier

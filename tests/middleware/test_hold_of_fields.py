@@ -7,8 +7,8 @@ import orjson
 import pytest
 from tollway.adapters.call import Call
 from tollway.adapters.errors import BadRequest
-from tollway.adapters.estimate import is_sold
 from tollway.adapters.operations import BY_PATH
+from tollway.adapters.usage.chargeable import is_sold
 from tollway.config.channel import Channel, ChannelType
 from tollway.config.options import Options
 from tollway.config.price_book import PriceBook

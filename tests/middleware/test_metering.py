@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from tollway.adapters.call import Call
 from tollway.adapters.errors import BadRequest, InsufficientQuota
 from tollway.adapters.operations import BY_PATH
-from tollway.adapters.texts import Counted, Texts
+from tollway.adapters.usage.prompt_texts import Counted, Texts
 from tollway.config.groups import GroupRatios
 from tollway.config.live import Live
 from tollway.config.options import Options

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tollway.adapters.call import Call
-from tollway.adapters.estimate import settled_usage
 from tollway.adapters.operations import BY_PATH
+from tollway.adapters.usage.chargeable import settled_usage
 from tollway.config.options import Options
 from tollway.config.price_book import PriceBook
 from tollway.config.pricing import Price, Usage

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
+from tollway.adapters.answers.watch import StreamWatch
 from tollway.adapters.call import Call
-from tollway.adapters.exchange import ExchangeBuilder
-from tollway.adapters.provider import same_path
-from tollway.adapters.registry import PROVIDERS
-from tollway.adapters.watch import StreamWatch
+from tollway.adapters.providers.provider import same_path
+from tollway.adapters.providers.registry import PROVIDERS
+from tollway.adapters.requests.exchange import ExchangeBuilder
 from tollway.config.channel import Channel, ChannelType
 from tollway.config.live import Live
 from tollway.config.options import Options

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 from tollway.adapters.errors import UpstreamTimeout
-from tollway.adapters.exchange import ExchangeBuilder
 from tollway.adapters.outgoing import Headers, Outgoing
+from tollway.adapters.requests.exchange import ExchangeBuilder
 from tollway.config.channel import Channel, ChannelStatus, ChannelType
 from tollway.config.secret import Secret
 from tollway.gateway.channel_test import ChannelTester, Verdict, save_test, smallest_call

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tollway.adapters.registry import PROVIDERS
+from tollway.adapters.providers.registry import PROVIDERS
 from tollway.config.channel import ChannelStatus
 from tollway.config.options import Options
 from tollway.gateway.data_dir import DataDir

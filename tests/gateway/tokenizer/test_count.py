@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiktoken import Encoding
-from tollway.adapters.text_estimate import estimate_text
-from tollway.adapters.texts import Counted, Texts
+from tollway.adapters.usage.prompt_texts import Counted, Texts
+from tollway.adapters.usage.token_estimates import estimate_text
 from tollway.gateway.tokenizer import TokenCounter
 from tollway.gateway.tokenizer.count import (
     LONGEST_PIECE,

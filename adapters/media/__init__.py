@@ -1,0 +1,1 @@
+"""Pictures, recordings and documents: how large they are by their heads, and what they count for."""
