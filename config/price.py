@@ -65,7 +65,7 @@ TokenKind = Literal[
     "input_image",
     "output_image",
 ]
-Kind = TokenKind | Literal["per_minute", "per_call", "per_image"] | Tool
+PriceKind = TokenKind | Literal["per_minute", "per_call", "per_image"] | Tool
 
 
 class PriceError(ValueError):
@@ -101,7 +101,7 @@ class Tier:
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
+class PricePeriod:
     """A time in which another price is in force: from `since` on, until just before `until`. None: for all time."""
 
     since: datetime | None
@@ -153,12 +153,12 @@ class Price:
     prompt_cache_ratio: Decimal | None = None
     tools: Mapping[str, Decimal] = field(default_factory=lambda: NO_FIGURES, hash=False)
     tiers: tuple[Tier, ...] = ()
-    periods: tuple[Period, ...] = ()
+    periods: tuple[PricePeriod, ...] = ()
     max_output: int | None = None
     currency: str = "USD"
     usd_per_unit: Decimal = ONE
     version: str = field(init=False, compare=False)
-    rates: Mapping[Kind, Rate] = field(init=False, repr=False, compare=False)
+    rates: Mapping[PriceKind, Rate] = field(init=False, repr=False, compare=False)
     image_rates: Mapping[str, Rate] = field(init=False, repr=False, compare=False)
     tier_prices: tuple[tuple[int, "Price"], ...] = field(init=False, repr=False, compare=False)
     """(above, the price of such calls) each, the longest prompts first."""
@@ -212,7 +212,7 @@ class Price:
         return replace(self, **cheaper, **self._dearest(hour), tiers=tiers, periods=())
 
     def _dearest(self, hour: bool) -> dict[str, Decimal]:
-        kinds: tuple[Kind, ...] = ("input", "cached_input", "cache_write_5m", "cache_write_1h")
+        kinds: tuple[PriceKind, ...] = ("input", "cached_input", "cache_write_5m", "cache_write_1h")
         most = max(self.rates[kind].usd for kind in kinds[: 4 if hour else 3])
         figures = {name: usd for name, usd in given_figures(self) if name in TIER_FIELDS and name not in kinds}
         for name in {"input_audio", "input_image"} & figures.keys():
@@ -225,8 +225,8 @@ class Price:
         except PriceError as error:
             raise PriceError(self.model, f"tiers.{tier.above}.{error.field}", error.problem) from None
 
-    def _rates(self) -> dict[Kind, Rate]:
-        rates: dict[Kind, Rate] = {
+    def _rates(self) -> dict[PriceKind, Rate]:
+        rates: dict[PriceKind, Rate] = {
             "input": self._rate("input", self.input, QUOTA_PER_USD_PER_MILLION),
             "output": self._rate("output", self.output, QUOTA_PER_USD_PER_MILLION),
         }

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import cast
 
 from .amounts import EXACT, ZERO
-from .price import FALLING_BACK, ONE, OWN_PRICES, TIER_FIELDS, Period, Price, PriceError, Tier
+from .price import FALLING_BACK, ONE, OWN_PRICES, TIER_FIELDS, Price, PriceError, PricePeriod, Tier
 
 TEXT_FIELDS = frozenset({"input", "output"})
 UNIT_FIELDS = frozenset({*OWN_PRICES, *FALLING_BACK})
@@ -60,7 +60,7 @@ def read_row(model: str, row: object, sources: Fields, currencies: Mapping[str, 
     fields = _known_fields(model, row, ROW_FIELDS)
     currency = _currency_of(model, fields, currencies)
     source, checked = _source(model, fields.get("source"), sources), _checked(model, fields.get("checked"))
-    periods: list[Period] = []
+    periods: list[PricePeriod] = []
     for number, each in enumerate(_list(model, "dated", fields.get("dated", [])), 1):
         try:
             periods.append(_period(model, each, currency, source, checked, sources))
@@ -70,7 +70,13 @@ def read_row(model: str, row: object, sources: Fields, currencies: Mapping[str, 
 
 
 def _price(
-    model: str, fields: Fields, currency: _Currency, source: str, checked: date, *, periods: tuple[Period, ...] = ()
+    model: str,
+    fields: Fields,
+    currency: _Currency,
+    source: str,
+    checked: date,
+    *,
+    periods: tuple[PricePeriod, ...] = (),
 ) -> Price:
     """The price that these fields give."""
     if not fields.keys() & (UNIT_FIELDS | {"per_image", "tools"}):
@@ -126,14 +132,14 @@ def _tiers(model: str, value: object, figures: Callable[[str, Fields], dict[str,
     return tuple(tiers)
 
 
-def _period(model: str, value: object, currency: _Currency, source: str, checked: date, sources: Fields) -> Period:
+def _period(model: str, value: object, currency: _Currency, source: str, checked: date, sources: Fields) -> PricePeriod:
     fields = _known_fields(model, value, PERIOD_FIELDS)
     if "source" in fields:
         source = _source(model, fields["source"], sources)
     if "checked" in fields:
         checked = _checked(model, fields["checked"])
     since, until = (_moment(model, name, fields.get(name)) for name in ("from", "until"))
-    return Period(since, until, _price(model, fields, currency, source, checked))
+    return PricePeriod(since, until, _price(model, fields, currency, source, checked))
 
 
 def _moment(model: str, name: str, value: object) -> datetime | None:

@@ -7,7 +7,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, cast
 
-from .price import Period, Price, given_figures
+from .price import Price, PricePeriod, given_figures
 from .price_rows import TEXT_FIELDS
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -43,7 +43,7 @@ def _figures(price: Price) -> Row:
     return row
 
 
-def _period_row(period: Period) -> Row:
+def _period_row(period: PricePeriod) -> Row:
     times = {"from": period.since, "until": period.until}
     about = {"source": period.price.source, "checked": period.price.checked}
     return {name: time for name, time in times.items() if time is not None} | _figures(period.price) | about

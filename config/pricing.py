@@ -8,10 +8,10 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from .amounts import EXACT, ZERO, round_half_up, round_up
-from .price import Kind, Price, PriceError, Rate
+from .price import Price, PriceError, PriceKind, Rate
 from .usage import Usage
 
-__all__ = ["Breakdown", "Kind", "Line", "Price", "PriceError", "Rate", "Usage", "quota_for", "quota_to_hold"]
+__all__ = ["Breakdown", "Line", "Price", "PriceError", "PriceKind", "Rate", "Usage", "quota_for", "quota_to_hold"]
 
 
 class Line(NamedTuple):
@@ -22,7 +22,7 @@ class Line(NamedTuple):
     for `per_call` and `per_image` they are calls and images and `usd` is for one; for a tool, `usd` is for 1,000 calls.
     """
 
-    kind: Kind
+    kind: PriceKind
     units: int | Decimal
     usd: Decimal
     quota: Decimal
@@ -79,13 +79,13 @@ def _bill(usage: Usage, price: Price, group_ratio: Decimal) -> list[Line]:
     return lines
 
 
-def _units(usage: Usage) -> list[tuple[Kind, int | Decimal]]:
+def _units(usage: Usage) -> list[tuple[PriceKind, int | Decimal]]:
     """Every token under exactly one kind; kinds that were not used are left out."""
-    units: list[tuple[Kind, int | Decimal]] = []
+    units: list[tuple[PriceKind, int | Decimal]] = []
 
     text = usage.input_tokens
     # The surcharged kinds come first, so that when parts overlap it is the cache discount that shrinks.
-    parts: tuple[tuple[Kind, int], ...] = (
+    parts: tuple[tuple[PriceKind, int], ...] = (
         ("input_audio", usage.input_audio_tokens),
         ("input_image", usage.input_image_tokens),
         ("cache_write_1h", usage.cache_write_1h_tokens),

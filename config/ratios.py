@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn, cast
 from .amounts import EXACT
 from .completion_ratios import completion_ratio
 from .groups import GROUP_GROUP_RATIO, GROUP_RATIO, GroupError, GroupRatios, dump_exact
-from .price import ONE, Kind, Price, PriceError
+from .price import ONE, Price, PriceError, PriceKind
 
 MODEL_MAPS = (
     "ModelRatio",
@@ -215,7 +215,7 @@ def _unsaid(model: str, price: Price, maps: RatioMaps) -> Iterator[Unsaid]:
                 yield Unsaid(model, "another price there", f"{kind} costs {theirs:f} there and not {ours:f}")
 
 
-def _told(price: Price) -> Iterator[Kind]:
+def _told(price: Price) -> Iterator[PriceKind]:
     """The kinds to compare: those that the model is known to use."""
     yield from ("input", "output", "cached_input")
     if _writes(price):

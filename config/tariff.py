@@ -5,9 +5,9 @@ from math import lcm
 from typing import Any
 
 from .amounts import EXACT, MAX_QUOTA, QuotaOverflow
-from .pricing import Kind, Price, Usage, quota_for, quota_to_hold
+from .pricing import Price, PriceKind, Usage, quota_for, quota_to_hold
 
-_TEXT_KINDS: tuple[Kind, ...] = ("input", "cached_input", "output")
+_TEXT_KINDS: tuple[PriceKind, ...] = ("input", "cached_input", "output")
 
 
 class Tariff:

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..adapters.media.vendor_rules import MediaOptions
-from ..adapters.requests.exchange import ExchangeBuilder
+from ..adapters.requests.upstream_request import UpstreamRequestBuilder
 from ..config.options import Options
 from ..config.settings import Settings
 from ..middleware.counting import Counting
@@ -139,7 +139,7 @@ class Tollway:
         settings = self.settings
         endpoint = RelayEndpoint(
             upstream=upstreams,
-            exchanges=ExchangeBuilder(api_version=settings.azure_api_version, options=snapshot.options),
+            requests=UpstreamRequestBuilder(api_version=settings.azure_api_version, options=snapshot.options),
             timeouts=Timeouts(
                 connect=settings.connect_timeout,
                 first_byte=settings.first_byte_timeout,

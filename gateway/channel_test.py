@@ -15,9 +15,9 @@ from ..adapters.call import Call
 from ..adapters.errors import GatewayError, UpstreamError, UpstreamGarbage, UpstreamStatus
 from ..adapters.operations import OPERATIONS, Operation
 from ..adapters.providers.registry import PROVIDERS
-from ..adapters.requests.exchange import ExchangeBuilder
 from ..adapters.requests.model_suffix import parse_model
 from ..adapters.requests.output_limit import with_output_limit
+from ..adapters.requests.upstream_request import UpstreamRequestBuilder
 from ..config.channel import Channel, ChannelStatus
 from ..config.settings import Settings
 from .secrets_at_rest import Vault
@@ -63,9 +63,9 @@ class Verdict:
 class ChannelTester:
     """Tests channels over one set of upstream connections. Close it, or use it as a context."""
 
-    def __init__(self, *, upstream: Upstream, exchanges: ExchangeBuilder, timeouts: Timeouts) -> None:
+    def __init__(self, *, upstream: Upstream, requests: UpstreamRequestBuilder, timeouts: Timeouts) -> None:
         self.upstream = upstream
-        self.exchanges = exchanges
+        self.requests = requests
         self.timeouts = timeouts
 
     @classmethod
@@ -73,7 +73,7 @@ class ChannelTester:
         """One with connections of its own. An answer is waited for as long as callers wait, but a minute at most."""
         return cls(
             upstream=Upstreams(allow_private=settings.allow_private_upstreams),
-            exchanges=ExchangeBuilder(api_version=settings.azure_api_version),
+            requests=UpstreamRequestBuilder(api_version=settings.azure_api_version),
             timeouts=Timeouts(
                 connect=settings.connect_timeout,
                 first_byte=settings.first_byte_timeout,
@@ -110,8 +110,8 @@ class ChannelTester:
         began = time.perf_counter()
         status: int | None = None
         try:
-            exchange = self.exchanges.build(call, channel, index)
-            incoming = await self.upstream.send(exchange.outgoing, self.timeouts)
+            request = self.requests.build(call, channel, index)
+            incoming = await self.upstream.send(request.outgoing, self.timeouts)
             try:
                 status = incoming.status
                 await _check(channel, call.operation, incoming)

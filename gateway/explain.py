@@ -21,7 +21,7 @@ from ..adapters.errors import (
     NoHealthyChannel,
     NotFound,
 )
-from ..adapters.requests.exchange import upstream_name
+from ..adapters.requests.upstream_request import upstream_name
 from ..adapters.usage.chargeable import is_sold
 from ..config.amounts import dollars
 from ..config.budget import Budget

@@ -14,7 +14,7 @@ from ..adapters.answers.watch import AnswerWatch
 from ..adapters.call import Call
 from ..adapters.errors import InsufficientQuota, UpstreamError
 from ..adapters.operations import Operation
-from ..adapters.requests.exchange import as_sent
+from ..adapters.requests.upstream_request import as_sent
 from ..adapters.usage.chargeable import MOST_UNSEEN, is_sold, settled_usage
 from ..adapters.usage.token_estimates import Sent
 from ..config.amounts import MICRODOLLARS_PER_QUOTA, QUOTA_PER_USD, dollars

@@ -62,7 +62,7 @@ Check = Rate | Window | Places
 """One limit that a request has to pass. `limit` and `period` are above 0; `key` names what is counted."""
 
 
-class Taken(Struct, frozen=True):
+class LimitState(Struct, frozen=True):
     """
     What a limiter answered to one check. `wait` is in seconds, 0.0 when this limit lets the request pass; `remaining`
     is what is left of `limit` now; `reset` is in how many seconds the limit is whole again (0.0 for places).
@@ -83,7 +83,7 @@ class Admission(Protocol):
         ...
 
     @property
-    def answers(self) -> Sequence[Taken]:
+    def answers(self) -> Sequence[LimitState]:
         """One for each check, in their order."""
         ...
 

@@ -11,7 +11,7 @@ from ..adapters.errors import RateLimited
 from ..config.live import Live
 from ..config.options import Options
 from .paths import operation_of
-from .ports import Check, Limiter, Places, Rate, Taken, Window
+from .ports import Check, Limiter, LimitState, Places, Rate, Window
 from .state import Principal, state_of
 
 MINUTE = 60.0
@@ -199,7 +199,7 @@ def windows_of(principal: Principal, options: Options) -> tuple[Window | None, W
     )
 
 
-def refusal(limits: Limits, answers: Sequence[Taken]) -> RateLimited:
+def refusal(limits: Limits, answers: Sequence[LimitState]) -> RateLimited:
     """For the limit that has to be waited for longest."""
     check, answer = max(zip(limits.checks, answers, strict=True), key=lambda pair: pair[1].wait)
     if isinstance(check, Places):
@@ -216,12 +216,12 @@ def refusal(limits: Limits, answers: Sequence[Taken]) -> RateLimited:
     return RateLimited(text, retry_after=answer.wait, headers=tuple(headers_of(limits, answers)))
 
 
-def headers_of(limits: Limits, answers: Sequence[Taken]) -> list[tuple[bytes, bytes]]:
+def headers_of(limits: Limits, answers: Sequence[LimitState]) -> list[tuple[bytes, bytes]]:
     """OpenAI's headers, for the tightest limit on requests and the tightest on tokens."""
-    requests: Taken | None = None
+    requests: LimitState | None = None
     for at in limits.requests_at:
         requests = answers[at] if requests is None else _tighter(requests, answers[at])
-    tokens: Taken | None = None
+    tokens: LimitState | None = None
     for at in limits.tokens_at:
         tokens = answers[at] if tokens is None else _tighter(tokens, answers[at])
     headers: list[tuple[bytes, bytes]] = []
@@ -240,7 +240,7 @@ def headers_of(limits: Limits, answers: Sequence[Taken]) -> list[tuple[bytes, by
     return headers
 
 
-def _tighter(one: Taken, other: Taken) -> Taken:
+def _tighter(one: LimitState, other: LimitState) -> LimitState:
     if other.wait > one.wait:
         return other
     return one if one.wait > other.wait or one.remaining <= other.remaining else other

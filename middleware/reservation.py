@@ -4,8 +4,8 @@ from msgspec.structs import replace
 
 from ..adapters.call import Call
 from ..adapters.errors import BadRequest
-from ..adapters.requests.exchange import as_sent, upstream_name
 from ..adapters.requests.output_limit import LIMITS, planned_output, with_output_limit
+from ..adapters.requests.upstream_request import as_sent, upstream_name
 from ..adapters.usage.chargeable import answers_of, most_usage
 from ..adapters.usage.token_estimates import BYTES_PER_TOKEN, HOUR, is_plain
 from ..adapters.usage.web_searches import asks_more

@@ -8,7 +8,7 @@ from typing import Any, cast
 from ...config.amounts import dollars
 from ...config.options import Options
 from ..store import Store, corrections, hourly, logs, options
-from ..store.names import Kind
+from ..store.names import NamedKind
 from ..store.records import LogRow, LogType
 from .arguments import Commands, Parser, command, finish, moment, name, number, on_loop, text, whole
 from .output import as_json, iso, short, table, tell
@@ -94,7 +94,7 @@ async def show(arguments: Namespace) -> int:
     return 0
 
 
-async def _id(store: Store, kind: Kind, arguments: Namespace) -> int | None:
+async def _id(store: Store, kind: NamedKind, arguments: Namespace) -> int | None:
     typed: str | None = getattr(arguments, kind)
     return None if typed is None else await id_behind(store, kind, f"--{kind}", typed, or_gone=True)
 

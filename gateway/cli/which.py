@@ -4,14 +4,14 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from ..store import Store, users
-from ..store.names import LONGEST_ID, Kind, meant_by, told_apart
+from ..store.names import LONGEST_ID, NamedKind, meant_by, told_apart
 from ..store.records import UserRow
 from .arguments import name, number
 from .failures import Failure
 from .session import user_named
 
 
-def add_which(parser: ArgumentParser, kind: Kind) -> Any:
+def add_which(parser: ArgumentParser, kind: NamedKind) -> Any:
     """Add the argument and the flag that may stand for it; the group of which a call has exactly one."""
     either = parser.add_mutually_exclusive_group(required=True)
     typed = either.add_argument("which", nargs="?", metavar=kind.upper(), help=f"the {kind}'s name or id")
@@ -26,7 +26,7 @@ def add_which(parser: ArgumentParser, kind: Kind) -> Any:
     return either
 
 
-async def id_of(store: Store, kind: Kind, arguments: Namespace) -> int:
+async def id_of(store: Store, kind: NamedKind, arguments: Namespace) -> int:
     """The id that is meant; one given as `--id` need not exist. Raises `Failure` for no row, and for several."""
     typed: str | None = arguments.which
     if typed is None:
@@ -43,7 +43,7 @@ async def id_of(store: Store, kind: Kind, arguments: Namespace) -> int:
             raise Failure(f"{typed!r} may be any of the {kind}s {any_of}: in its place say {such_as}")
 
 
-async def id_behind(store: Store, kind: Kind, flag: str, typed: str, *, or_gone: bool = False) -> int:
+async def id_behind(store: Store, kind: NamedKind, flag: str, typed: str, *, or_gone: bool = False) -> int:
     """
     The id that is meant by a flag's name or id. Raises `Failure` for no row, and for several.
 
@@ -86,6 +86,6 @@ async def user_behind(store: Store, flag: str, typed: str) -> UserRow:
     return user
 
 
-def unknown(kind: Kind, which: int | str) -> Failure:
+def unknown(kind: NamedKind, which: int | str) -> Failure:
     shown = which if str(which).isdecimal() else repr(which)
     return Failure(f"the {kind} {shown} does not exist")

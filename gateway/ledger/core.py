@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from ..store.batch import Batch, fitted
-from ..store.leases import Kind, Subject
+from ..store.leases import BalanceKind, Subject
 from ..store.records import ChargeRecord
 from .purse import Purse
 
@@ -34,7 +34,7 @@ class Core:
     def user(self, id: int) -> Purse:
         purse = self.users.get(id)
         if purse is None:
-            purse = self.users[id] = Purse(Subject(Kind.USER, id))
+            purse = self.users[id] = Purse(Subject(BalanceKind.USER, id))
         return purse
 
     def token(self, id: int, *, limited: bool) -> Purse:
@@ -45,7 +45,7 @@ class Core:
     def budget(self, period: int) -> Purse:
         purse = self.budgets.get(period)
         if purse is None:
-            purse = self.budgets[period] = Purse(Subject(Kind.BUDGET, period))
+            purse = self.budgets[period] = Purse(Subject(BalanceKind.BUDGET, period))
         return purse
 
     def purse(self, subject: Subject) -> Purse | None:
@@ -117,19 +117,19 @@ class Core:
             for id in empty:
                 del purses[id]
 
-    def _purses_of(self, kind: Kind) -> dict[int, Purse]:
+    def _purses_of(self, kind: BalanceKind) -> dict[int, Purse]:
         match kind:
-            case Kind.USER:
+            case BalanceKind.USER:
                 return self.users
-            case Kind.TOKEN:
+            case BalanceKind.TOKEN:
                 return self.tokens
-            case Kind.BUDGET:
+            case BalanceKind.BUDGET:
                 return self.budgets
 
     def _token(self, id: int) -> Purse:
         purse = self.tokens.get(id)
         if purse is None:
-            purse = self.tokens[id] = Purse(Subject(Kind.TOKEN, id))
+            purse = self.tokens[id] = Purse(Subject(BalanceKind.TOKEN, id))
         return purse
 
 

@@ -11,7 +11,7 @@ can never both take the last quota.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..store.leases import SHARE, Subject, Taken
+from ..store.leases import SHARE, LeaseState, Subject
 
 EXTRA_OF_NEED = 64
 """The first lease is for this many requests of the size that asked for it."""
@@ -85,7 +85,7 @@ class Purse:
         self.taken_at = now
         return self.extra
 
-    def agree(self, taken: Taken) -> None:
+    def agree(self, taken: LeaseState) -> None:
         """Take over what the store says that it holds."""
         self.leased = taken.leased
         self.left = taken.left

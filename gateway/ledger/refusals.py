@@ -4,11 +4,15 @@ from datetime import UTC, datetime
 
 from ...adapters.errors import InsufficientQuota
 from ...config.amounts import dollars
-from ..store.leases import Kind
+from ..store.leases import BalanceKind
 from .purse import Purse
 
-CODES = {Kind.USER: "insufficient_quota", Kind.TOKEN: "token_quota_exhausted", Kind.BUDGET: "budget_exceeded"}
-WHOSE = {Kind.USER: "The balance", Kind.TOKEN: "The key's quota"}
+CODES = {
+    BalanceKind.USER: "insufficient_quota",
+    BalanceKind.TOKEN: "token_quota_exhausted",
+    BalanceKind.BUDGET: "budget_exceeded",
+}
+WHOSE = {BalanceKind.USER: "The balance", BalanceKind.TOKEN: "The key's quota"}
 
 
 def refusal(purse: Purse, quota: int, now_ms: int) -> InsufficientQuota:

@@ -23,7 +23,7 @@ from ...middleware.state import Charge, Hold, Principal
 from ..store import Store, StoreError, charges, leases
 from ..store.batch import fitted
 from ..store.charges import Misplaced
-from ..store.leases import Kind, Subject, Taken
+from ..store.leases import BalanceKind, LeaseState, Subject
 from ..store.records import ChargeRecord
 from .budget_book import BudgetBook
 from .core import Core
@@ -144,7 +144,7 @@ class StoreLedger:
         """Fetch what each purse lacks for `quota`. Raises `InsufficientQuota`, `Unavailable`."""
         for purse in purses:
             if not purse.covers(quota) and not await self._fill(purse, quota):
-                if purse.subject.kind is Kind.USER:
+                if purse.subject.kind is BalanceKind.USER:
                     self.active.add(purse.subject.id)
                 raise refusal(purse, quota, self.budgets.now_ms())
 
@@ -247,7 +247,7 @@ class StoreLedger:
     def changed(self, user_ids: Collection[int], token_ids: Collection[int]) -> None:
         """Balances were changed by somebody else: a refusal of a moment ago says nothing any more."""
         self.budgets.changed(user_ids, token_ids)
-        for kind, ids in ((Kind.USER, user_ids), (Kind.TOKEN, token_ids)):
+        for kind, ids in ((BalanceKind.USER, user_ids), (BalanceKind.TOKEN, token_ids)):
             for id in ids:
                 if (purse := self.core.purse(Subject(kind, id))) is not None:
                     purse.refused_until = float("-inf")
@@ -292,9 +292,9 @@ class StoreLedger:
         finally:
             self._refilling.discard(purse.subject)
 
-    async def _ask(self, purse: Purse, need: int, extra: int) -> Taken:
+    async def _ask(self, purse: Purse, need: int, extra: int) -> LeaseState:
         taken = await self._answered(self._finished(self._take(purse, need, extra)))
-        if not taken.exists and purse.subject.kind is Kind.BUDGET:
+        if not taken.exists and purse.subject.kind is BalanceKind.BUDGET:
             self.budgets.forget(purse.subject.id)
         return taken
 
@@ -306,7 +306,7 @@ class StoreLedger:
         except (StoreError, TimeoutError) as error:
             raise Unavailable("The balance cannot be read now. Try again later.", retry_after=2.0) from error
 
-    async def _take(self, purse: Purse, need: int, extra: int) -> Taken:
+    async def _take(self, purse: Purse, need: int, extra: int) -> LeaseState:
         async with self._turn:
             purse.doubtful = True
             taken = await leases.take(self.store, self.core.holder, purse.subject, need=need, extra=extra)

@@ -11,7 +11,7 @@ from ...config.live import Live
 from ...config.options import Options
 from ...config.secret import Secret
 from ...middleware.memory import MemoryLimiter
-from ...middleware.ports import Admission, Check, Places, Rate, Taken, Window
+from ...middleware.ports import Admission, Check, LimitState, Places, Rate, Window
 from .client import TIMEOUT, pool_of
 from .line import TRY_EVERY, Away, Command, RedisLine
 from .scripts import ADMIT, CHARGE, REFRESH
@@ -117,7 +117,7 @@ class RedisLimiter:
         if passed and held:
             self._held[ticket] = held
         answers = [
-            Taken(answer[at] / SECOND, check.limit, answer[at + 1], answer[at + 2] / SECOND)
+            LimitState(answer[at] / SECOND, check.limit, answer[at + 1], answer[at + 2] / SECOND)
             for at, check in zip(range(1, len(answer), 3), checks, strict=True)
         ]
         return RedisAdmission(self, passed, answers, ticket if passed else "")
@@ -163,7 +163,7 @@ class RedisAdmission:
 
     __slots__ = ("_limiter", "_ticket", "answers", "passed")
 
-    def __init__(self, limiter: RedisLimiter, passed: bool, answers: Sequence[Taken], ticket: str) -> None:
+    def __init__(self, limiter: RedisLimiter, passed: bool, answers: Sequence[LimitState], ticket: str) -> None:
         self._limiter = limiter
         self._ticket = ticket
         self.passed = passed

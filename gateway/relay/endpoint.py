@@ -23,7 +23,7 @@ from ...adapters.errors import GatewayError, UpstreamError, UpstreamGarbage, Ups
 from ...adapters.json_shapes import list_of
 from ...adapters.media.recording_length import duration_of
 from ...adapters.outgoing import Headers
-from ...adapters.requests.exchange import Exchange, ExchangeBuilder, as_sent
+from ...adapters.requests.upstream_request import UpstreamRequest, UpstreamRequestBuilder, as_sent
 from ...adapters.usage.chargeable import is_doubtful
 from ...adapters.usage.reported import read_usage
 from ...adapters.usage.token_estimates import estimate_text
@@ -56,12 +56,12 @@ class RelayEndpoint:
         self,
         *,
         upstream: Upstream,
-        exchanges: ExchangeBuilder,
+        requests: UpstreamRequestBuilder,
         timeouts: Timeouts,
         most_bytes: int = 256 * 1024 * 1024,
     ) -> None:
         self.upstream = upstream
-        self.exchanges = exchanges
+        self.requests = requests
         self.timeouts = timeouts
         self.most_bytes = most_bytes
         self.hang_ups = HangUps(stall=timeouts.idle)
@@ -71,8 +71,8 @@ class RelayEndpoint:
         call = state.call or missing("call", "IntakeMiddleware")
         attempt = state.attempt or missing("attempt", "FailoverMiddleware")
         channel = attempt.channel
-        exchange = self.exchanges.build(call, channel, attempt.candidate.key_index)
-        relay = _Relay(self, state, attempt, send, exchange, receive)
+        request = self.requests.build(call, channel, attempt.candidate.key_index)
+        relay = _Relay(self, state, attempt, send, request, receive)
         state.watched = True
         try:
             await relay.run()
@@ -121,15 +121,15 @@ class _Relay:
         state: RelayState,
         attempt: Attempt,
         send: Send,
-        exchange: Exchange,
+        request: UpstreamRequest,
         receive: Receive,
     ) -> None:
         self.endpoint = endpoint
         self.state = state
         self.attempt = attempt
         self.send = send
-        self.exchange = exchange
-        self.operation = exchange.operation
+        self.request = request
+        self.operation = request.operation
         call = state.call
         self.streams = call is not None and call.stream and self.operation.asks_usage
         self.task = asyncio.current_task() or _no_task()
@@ -162,7 +162,7 @@ class _Relay:
         endpoint = self.endpoint
         began = time.perf_counter()
         try:
-            incoming = await endpoint.upstream.send(self.exchange.outgoing, endpoint.timeouts, self.sent)
+            incoming = await endpoint.upstream.send(self.request.outgoing, endpoint.timeouts, self.sent)
         finally:
             self.state.waited += time.perf_counter() - began
         self.incoming = incoming
@@ -212,7 +212,7 @@ class _Relay:
             incoming.headers,
             body,
             now=time.time(),
-            request_body=self.exchange.outgoing.body,
+            request_body=self.request.outgoing.body,
         )
 
     async def _document(self, incoming: Incoming) -> None:
@@ -234,7 +234,7 @@ class _Relay:
                 "completed",
                 usage,
                 delivered,
-                self.exchange.upstream_model,
+                self.request.upstream_model,
                 images=images,
                 audio_bytes=audio_bytes,
                 seconds=seconds,
@@ -286,7 +286,7 @@ class _Relay:
         choices = as_sent(call, self.attempt.channel).choices if call is not None else 1
         delivered = Delivered()
         watch = StreamWatch(
-            self.operation.ends, strip_usage=self.exchange.strip_usage, choices=choices, keep=delivered.add
+            self.operation.ends, strip_usage=self.request.strip_usage, choices=choices, keep=delivered.add
         )
         passed = await self._first_events(incoming, watch)
         self.watch, self.passed = watch, delivered
@@ -383,7 +383,7 @@ class _Relay:
                 ending,
                 usage,
                 delivered,
-                self.exchange.upstream_model,
+                self.request.upstream_model,
                 audio_bytes=audio_bytes,
                 read_texts=self.passed.texts if delivered and self.passed is not None else None,
             )

@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from ...config.budget import DAY_MS
 from .hourly import KEYS, ROW_REQUESTS, oldest_row
-from .leases import Kind
+from .leases import BalanceKind
 from .records import CHARGING
 from .schema import budget_periods, grants, holders, hourly, leases, log_cursors, logs, tokens, users
 from .store import Session
@@ -150,7 +150,7 @@ def _summed(column: ColumnElement[int]) -> Select[*tuple[Any, ...]]:
 
 def _users() -> Select[*tuple[Any, ...]]:
     given = _given(grants.c.user_id)
-    leased = _leased(Kind.USER)
+    leased = _leased(BalanceKind.USER)
     return _unequal(
         users, given, leased, users.c.quota + _or_zero(leased.c.amount) + users.c.used_quota, _or_zero(given.c.amount)
     )
@@ -158,13 +158,13 @@ def _users() -> Select[*tuple[Any, ...]]:
 
 def _tokens() -> Select[*tuple[Any, ...]]:
     given = _given(grants.c.token_id)
-    leased = _leased(Kind.TOKEN)
+    leased = _leased(BalanceKind.TOKEN)
     there = tokens.c.remain_quota + _or_zero(leased.c.amount) + tokens.c.used_quota - tokens.c.free_quota
     return _unequal(tokens, given, leased, there, _or_zero(given.c.amount))
 
 
 def _budget_periods() -> Select[*tuple[Any, ...]]:
-    leased = _leased(Kind.BUDGET)
+    leased = _leased(BalanceKind.BUDGET)
     there = budget_periods.c.remain_quota + _or_zero(leased.c.amount) + budget_periods.c.used_quota
     query: Select[*tuple[Any, ...]] = select(
         budget_periods.c.id, budget_periods.c.amount.label("given"), there.label("there")
@@ -182,7 +182,7 @@ def _given(column: ColumnElement[int]) -> Subquery:
     )
 
 
-def _leased(kind: Kind) -> Subquery:
+def _leased(kind: BalanceKind) -> Subquery:
     return (
         select(leases.c.subject, func.sum(leases.c.amount).label("amount"))
         .where(leases.c.kind == int(kind))

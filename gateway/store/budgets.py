@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, delete, exists, insert, or_, select, updat
 from ...config.budget import DAY_MS, Budget, BudgetKind, Period, soft_limit, span_of
 from . import changes, notices
 from .errors import Conflict
-from .leases import Kind, Subject, recall, with_leases
+from .leases import BalanceKind, Subject, recall, with_leases
 from .schema import budget_periods, budgets, groups, leases, tokens, users
 from .store import Row, Session, Store, Transaction
 from .sums import HOUR_MS
@@ -25,7 +25,7 @@ KEPT_MS = 400 * DAY_MS
 LATE_MS = HOUR_MS
 """For so long after its end a period is looked at: for charges of its last moments, and of answers that outlive it."""
 
-_whole = with_leases(Kind.BUDGET)
+_whole = with_leases(BalanceKind.BUDGET)
 _in_force = select(budgets).where(budgets.c.deleted_at.is_(None))
 
 
@@ -199,11 +199,11 @@ async def _change_periods(
         values = {"amount": amount, "soft_limit": limit, "remain_quota": budget_periods.c.remain_quota + more}
         await transaction.change(update(budget_periods).where(budget_periods.c.id == row["id"]).values(**values))
         if more < 0:
-            await recall(transaction, Subject(Kind.BUDGET, row["id"]))
+            await recall(transaction, Subject(BalanceKind.BUDGET, row["id"]))
 
 
 async def _forget(transaction: Transaction, budget_id: int, now_ms: int) -> None:
-    held = exists().where(leases.c.kind == int(Kind.BUDGET), leases.c.subject == budget_periods.c.id)
+    held = exists().where(leases.c.kind == int(BalanceKind.BUDGET), leases.c.subject == budget_periods.c.id)
     old = budget_periods.c.budget_id == budget_id, budget_periods.c.ends_at < now_ms - KEPT_MS
     await transaction.change(delete(budget_periods).where(*old, ~held))
 

@@ -21,7 +21,7 @@ from .records import Change
 from .schema import changes
 from .store import Session, Transaction
 
-Kind = Literal["user", "token", "channel", "option", "group", "price"]
+ChangeKind = Literal["user", "token", "channel", "option", "group", "price"]
 
 KEPT_MS = 24 * 60 * 60 * 1000
 
@@ -36,7 +36,7 @@ class Forgotten(Exception):
     """The change that a reader saw last is not known any more, so others after it may be forgotten, too."""
 
 
-async def note(transaction: Transaction, kind: Kind, ref: int, *, now_ms: int) -> None:
+async def note(transaction: Transaction, kind: ChangeKind, ref: int, *, now_ms: int) -> None:
     """Record a write in its own transaction. `ref`: the id of the row, 0 for tables whose key is a name."""
     if transaction.dialect != "sqlite":
         await transaction.one(_turn)

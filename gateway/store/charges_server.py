@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy import Table, insert, text
 
 from .batch import COLUMNS, Batch, row_of
-from .leases import Kind
+from .leases import BalanceKind
 from .schema import budget_periods, channels, hourly, leases, log_cursors, logs, tokens, users
 from .store import Store, Transaction
 from .sums import Sums
@@ -68,9 +68,9 @@ async def _count(transaction: Transaction, holder: str, sums: Sums, now_ms: int 
     await _add(transaction, tokens, {"used_quota": spent, "free_quota": free}, **accessed)
     await _add(transaction, channels, {"used_quota": sums.channels})
     await _add(transaction, budget_periods, {"used_quota": sums.budgets})
-    taken = [(Kind.USER, *each) for each in sorted(sums.user_leases.items())]
-    taken += [(Kind.TOKEN, *each) for each in sorted(sums.token_leases.items())]
-    taken += [(Kind.BUDGET, *each) for each in sorted(sums.budgets.items())]
+    taken = [(BalanceKind.USER, *each) for each in sorted(sums.user_leases.items())]
+    taken += [(BalanceKind.TOKEN, *each) for each in sorted(sums.token_leases.items())]
+    taken += [(BalanceKind.BUDGET, *each) for each in sorted(sums.budgets.items())]
     await transaction.add_up(
         leases, ("holder", "kind", "subject", "amount"), [(holder, int(kind), id, -quota) for kind, id, quota in taken]
     )

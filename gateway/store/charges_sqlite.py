@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from .batch import COLUMNS, Batch, row_of
-from .leases import Kind
+from .leases import BalanceKind
 from .store import Store
 from .sums import Sums
 
@@ -88,9 +88,9 @@ def _flush(
     _many(connection, TOKENS, ((quota, free, now_ms, id) for id, (quota, free) in sums.tokens.items()))
     _many(connection, CHANNELS, ((quota, id) for id, quota in sums.channels.items()))
     _many(connection, BUDGETS, ((quota, id) for id, quota in sums.budgets.items()))
-    _many(connection, LEASES, ((holder, int(Kind.USER), id, -quota) for id, quota in sums.user_leases.items()))
-    _many(connection, LEASES, ((holder, int(Kind.TOKEN), id, -quota) for id, quota in sums.token_leases.items()))
-    _many(connection, LEASES, ((holder, int(Kind.BUDGET), id, -quota) for id, quota in sums.budgets.items()))
+    _many(connection, LEASES, ((holder, int(BalanceKind.USER), id, -quota) for id, quota in sums.user_leases.items()))
+    _many(connection, LEASES, ((holder, int(BalanceKind.TOKEN), id, -quota) for id, quota in sums.token_leases.items()))
+    _many(connection, LEASES, ((holder, int(BalanceKind.BUDGET), id, -quota) for id, quota in sums.budgets.items()))
     if with_logs:
         _write_logs(connection, rows, sums)
     return flushed

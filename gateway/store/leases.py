@@ -25,16 +25,16 @@ SHARE = 8
 _recalled = text("SELECT kind, subject FROM leases WHERE holder = :holder AND recalled AND amount <> 0")
 
 
-class Kind(IntEnum):
+class BalanceKind(IntEnum):
     USER = 1
     TOKEN = 2
     BUDGET = 3
 
 
-TABLES: dict[Kind, tuple[Table, str]] = {
-    Kind.USER: (users, "quota"),
-    Kind.TOKEN: (tokens, "remain_quota"),
-    Kind.BUDGET: (budget_periods, "remain_quota"),
+TABLES: dict[BalanceKind, tuple[Table, str]] = {
+    BalanceKind.USER: (users, "quota"),
+    BalanceKind.TOKEN: (tokens, "remain_quota"),
+    BalanceKind.BUDGET: (budget_periods, "remain_quota"),
 }
 """Where the balances are."""
 
@@ -42,12 +42,12 @@ TABLES: dict[Kind, tuple[Table, str]] = {
 class Subject(NamedTuple):
     """Whose balance: a user's, a token's, or that of one period of a budget."""
 
-    kind: Kind
+    kind: BalanceKind
     id: int
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class LeaseState:
     """
     After a move: what the holder's lease holds, what is left in the balance, and what others hold of it (at least 0).
 
@@ -73,14 +73,14 @@ class Holder:
     started_at: int
 
 
-def leased(kind: Kind) -> ScalarSelect[Any]:
+def leased(kind: BalanceKind) -> ScalarSelect[Any]:
     """What processes hold of a balance, for queries over the table of such balances."""
     table, _ = TABLES[kind]
     total = select(func.coalesce(func.sum(leases.c.amount), 0))
     return total.where(leases.c.kind == int(kind), leases.c.subject == table.c.id).scalar_subquery()
 
 
-def with_leases(kind: Kind) -> Select[*tuple[Any, ...]]:
+def with_leases(kind: BalanceKind) -> Select[*tuple[Any, ...]]:
     """Rows of the table of such balances, whole: what processes hold of a balance counts as being in it."""
     table, balance = TABLES[kind]
     rest = (column for column in table.c if column.name != balance)
@@ -167,7 +167,7 @@ async def expire(store: Store, seen: Holder) -> bool:
     return await store.run(work)
 
 
-async def take(store: Store, holder: str, subject: Subject, *, need: int, extra: int) -> Taken:
+async def take(store: Store, holder: str, subject: Subject, *, need: int, extra: int) -> LeaseState:
     """
     Move `need` quota, and of `extra` as much as is decent, from a balance to the holder's lease.
 
@@ -175,22 +175,22 @@ async def take(store: Store, holder: str, subject: Subject, *, need: int, extra:
     use: `elsewhere` says how much they hold.
     """
 
-    async def work(transaction: Transaction) -> Taken:
+    async def work(transaction: Transaction) -> LeaseState:
         left = await _balance(transaction, subject)
         if left is None:
-            return Taken(0, 0, 0, exists=False)
+            return LeaseState(0, 0, 0, exists=False)
         amount = need + min(extra, (left - need) // SHARE) if left >= need else 0
         if amount > 0:
             await _add_balance(transaction, subject, -amount)
             await _add_lease(transaction, holder, subject, amount)
         elsewhere = await _recall(transaction, holder, subject) if need > left else 0
         left -= amount
-        return Taken(await _leased(transaction, holder, subject), left, elsewhere, moved=amount)
+        return LeaseState(await _leased(transaction, holder, subject), left, elsewhere, moved=amount)
 
     return await store.run(work)
 
 
-async def give_back(store: Store, holder: str, subject: Subject, amount: int) -> Taken:
+async def give_back(store: Store, holder: str, subject: Subject, amount: int) -> LeaseState:
     """
     Move `amount` quota from the holder's lease to the balance; below 0 the balance pays the lease's debt.
 
@@ -200,10 +200,10 @@ async def give_back(store: Store, holder: str, subject: Subject, amount: int) ->
     what a request holds now may be free a moment later.
     """
 
-    async def work(transaction: Transaction) -> Taken:
+    async def work(transaction: Transaction) -> LeaseState:
         left = await _balance(transaction, subject)
         if left is None:
-            return Taken(0, 0, 0, exists=False)
+            return LeaseState(0, 0, 0, exists=False)
         leased = await _leased(transaction, holder, subject)
         moved = max(0, min(amount, leased)) if amount > 0 else min(0, max(amount, leased))
         await _add_balance(transaction, subject, moved)
@@ -212,7 +212,7 @@ async def give_back(store: Store, holder: str, subject: Subject, amount: int) ->
         await transaction.change(delete(leases).where(mine, leases.c.amount == 0))
         if left + moved < 0:
             await recall(transaction, subject)
-        return Taken(leased - moved, left + moved, 0, moved=moved)
+        return LeaseState(leased - moved, left + moved, 0, moved=moved)
 
     return await store.run(work)
 
@@ -226,13 +226,13 @@ async def recall(transaction: Transaction, subject: Subject) -> None:
 async def recalled(session: Session, holder: str) -> tuple[Subject, ...]:
     """The leases of a holder that somebody else needs."""
     rows = await session.all(_recalled.bindparams(holder=holder))
-    return tuple(Subject(Kind(row["kind"]), row["subject"]) for row in rows)
+    return tuple(Subject(BalanceKind(row["kind"]), row["subject"]) for row in rows)
 
 
 async def amounts(session: Session, holder: str) -> dict[Subject, int]:
     """Every lease of a holder."""
     rows = await session.all(select(leases).where(leases.c.holder == holder))
-    return {Subject(Kind(row["kind"]), row["subject"]): row["amount"] for row in rows}
+    return {Subject(BalanceKind(row["kind"]), row["subject"]): row["amount"] for row in rows}
 
 
 async def _return_all(transaction: Transaction, holder: str) -> None:
@@ -240,7 +240,7 @@ async def _return_all(transaction: Transaction, holder: str) -> None:
         select(leases).where(leases.c.holder == holder).order_by(leases.c.kind, leases.c.subject)
     )
     for row in rows:
-        subject = Subject(Kind(row["kind"]), row["subject"])
+        subject = Subject(BalanceKind(row["kind"]), row["subject"])
         # The balance first: whoever flushes or takes locks in this order, and what is read after it cannot change.
         left = await _balance(transaction, subject) or 0
         leased = await _leased(transaction, holder, subject)

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from .schema import channels, tokens, users
 from .store import Session
 
-Kind = Literal["user", "token", "channel"]
+NamedKind = Literal["user", "token", "channel"]
 
 COLUMNS = {
     "user": (users.c.id, users.c.username, users.c.deleted_at),
@@ -18,7 +18,7 @@ COLUMNS = {
 LONGEST_ID = len(str(2**63))
 
 
-async def meant_by(session: Session, kind: Kind, text: str) -> tuple[int, ...]:
+async def meant_by(session: Session, kind: NamedKind, text: str) -> tuple[int, ...]:
     """The ids of the rows, not deleted, whose name this is or whose id it is, in order. No key is decrypted."""
     row_id, name, deleted_at = COLUMNS[kind]
     meant = name == text
@@ -30,7 +30,7 @@ async def meant_by(session: Session, kind: Kind, text: str) -> tuple[int, ...]:
     return tuple(row["id"] for row in await session.all(query))
 
 
-async def told_apart(session: Session, kind: Kind, ids: Sequence[int]) -> str:
+async def told_apart(session: Session, kind: NamedKind, ids: Sequence[int]) -> str:
     """Rows of one name as an operator can tell them apart: keys by their owners, such as "1 (alice), 2 (bob)"."""
     if kind != "token":
         return ", ".join(map(str, ids))

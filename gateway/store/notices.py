@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, select
 
 from ...config.budget import DAY_MS
 from .errors import Conflict
-from .leases import Kind, leased
+from .leases import BalanceKind, leased
 from .schema import grants, notices, users
 from .store import Session, Store, Transaction
 
@@ -81,7 +81,7 @@ async def low_balances(session: Session, user_ids: Collection[int], threshold: i
         .scalar_subquery()
     )
     told = exists().where(about(NoticeKind.BALANCE, users.c.id), occasion(grant, 0))
-    quota = users.c.quota + leased(Kind.USER)
+    quota = users.c.quota + leased(BalanceKind.USER)
     query = select(users.c.id, users.c.username, quota.label("quota"), grant.label("grant_id")).where(
         users.c.id.in_(list(user_ids)),
         users.c.deleted_at.is_(None),

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select, update
 from ...config.secret import Secret
 from ..secrets_at_rest import Vault
 from . import changes, grants, json_text
-from .leases import Kind, Subject, recall, with_leases
+from .leases import BalanceKind, Subject, recall, with_leases
 from .records import TokenRow, TokenStatus
 from .schema import tokens
 from .store import Row, Session, Transaction
@@ -18,7 +18,7 @@ from .store import Row, Session, Transaction
 KEY_CHARACTERS = string.ascii_letters + string.digits
 KEY_LENGTH = 48
 
-_whole = with_leases(Kind.TOKEN)
+_whole = with_leases(BalanceKind.TOKEN)
 
 
 def new_key() -> Secret:
@@ -106,7 +106,7 @@ async def add_quota(session: Session, token_id: int, delta: int, *, now_ms: int)
             return None
         await grants.note(transaction, token_id=token_id, amount=delta, reason="top-up", now_ms=now_ms)
         if delta < 0:
-            await recall(transaction, Subject(Kind.TOKEN, token_id))
+            await recall(transaction, Subject(BalanceKind.TOKEN, token_id))
         row = await transaction.one(_whole.where(tokens.c.id == token_id))
         return None if row is None else int(row["remain_quota"])
 
@@ -175,7 +175,7 @@ async def _set_quota(transaction: Transaction, token_id: int, whole: int, now_ms
     )
     await grants.note(transaction, token_id=token_id, amount=delta, reason="set", now_ms=now_ms)
     if delta < 0:
-        await recall(transaction, Subject(Kind.TOKEN, token_id))
+        await recall(transaction, Subject(BalanceKind.TOKEN, token_id))
     return True
 
 

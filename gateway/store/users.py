@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from sqlalchemy import insert, update
 
 from . import changes, grants
-from .leases import Kind, Subject, recall, with_leases
+from .leases import BalanceKind, Subject, recall, with_leases
 from .records import Role, UserRow, UserStatus
 from .schema import users
 from .store import Row, Session, Transaction
 
-_whole = with_leases(Kind.USER)
+_whole = with_leases(BalanceKind.USER)
 
 
 async def create(
@@ -77,7 +77,7 @@ async def add_quota(session: Session, user_id: int, delta: int, *, now_ms: int) 
             return None
         await grants.note(transaction, user_id=user_id, amount=delta, reason="top-up", now_ms=now_ms)
         if delta < 0:
-            await recall(transaction, Subject(Kind.USER, user_id))
+            await recall(transaction, Subject(BalanceKind.USER, user_id))
         row = await transaction.one(_whole.where(users.c.id == user_id))
         return None if row is None else int(row["quota"])
 

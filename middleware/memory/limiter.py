@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from ..ports import Check, Places, Rate, Taken, Window
+from ..ports import Check, LimitState, Places, Rate, Window
 from .window import TICK, WindowLog
 
 PRUNE_RATES_ABOVE = 100_000
@@ -29,7 +29,7 @@ class MemoryLimiter:
 
     async def admit(self, checks: Sequence[Check]) -> "MemoryAdmission":
         now = self._clock()
-        answers: list[Taken] = []
+        answers: list[LimitState] = []
         passed = True
         for check in checks:
             answer = self._answer(check, now, 1)
@@ -67,7 +67,7 @@ class MemoryLimiter:
         if log is not None:
             log.remove(since)
 
-    def _answer(self, check: Check, now: float, taking: int) -> Taken:
+    def _answer(self, check: Check, now: float, taking: int) -> LimitState:
         """The answer to a check if it were counted `taking` times: 0 or 1."""
         limit = check.limit
         if type(check) is Rate:
@@ -80,12 +80,12 @@ class MemoryLimiter:
             wait = debt + (cost or 1) * interval - period
             debt += taking * cost * interval
             left = int((period - debt) / interval + 1e-6)
-            return Taken(wait if wait > TICK else 0.0, limit, left if left > 0 else 0, debt)
+            return LimitState(wait if wait > TICK else 0.0, limit, left if left > 0 else 0, debt)
         if type(check) is Places:
             free = limit - self._places.get(check.key, 0)
-            return Taken(0.0 if free > 0 else PLACE_WAIT, limit, max(0, free - taking), 0.0)
+            return LimitState(0.0 if free > 0 else PLACE_WAIT, limit, max(0, free - taking), 0.0)
         log = self._windows.get(check.key)
-        return log.answer(check, now, taking) if log else Taken(0.0, limit, limit - taking, taking * check.period)
+        return log.answer(check, now, taking) if log else LimitState(0.0, limit, limit - taking, taking * check.period)
 
     def _charge(self, rate: Rate, cost: int, now: float) -> None:
         if len(self._arrivals) > self._prune_rates_above:
@@ -111,7 +111,7 @@ class MemoryAdmission:
     __slots__ = ("_counted", "_limiter", "_since", "answers", "passed")
 
     def __init__(
-        self, limiter: MemoryLimiter, passed: bool, answers: list[Taken], counted: Sequence[Check], since: float
+        self, limiter: MemoryLimiter, passed: bool, answers: list[LimitState], counted: Sequence[Check], since: float
     ) -> None:
         self._limiter = limiter
         self._counted = counted

@@ -3,7 +3,7 @@
 from array import array
 from bisect import bisect_left, bisect_right
 
-from ..ports import Taken, Window
+from ..ports import LimitState, Window
 
 TICK = 1e-9
 """Seconds by which a sum of floats may be off."""
@@ -25,13 +25,13 @@ class WindowLog:
         self.period = 0.0
         """As long as the window was when it was last counted in."""
 
-    def answer(self, window: Window, now: float, taking: int) -> Taken:
+    def answer(self, window: Window, now: float, taking: int) -> LimitState:
         """The answer to a check if it were counted `taking` times: 0 or 1."""
         times, limit, period = self._times, window.limit, window.period
         used = len(times) - self._expired(now, period)
         wait = 0.0 if used < limit else times[-limit] + period - now
         reset = period if taking else times[-1] + period - now if used else 0.0
-        return Taken(wait, limit, max(0, limit - used - taking), reset)
+        return LimitState(wait, limit, max(0, limit - used - taking), reset)
 
     def add(self, now: float, period: float) -> None:
         expired = self._expired(now, period)

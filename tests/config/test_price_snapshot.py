@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tollway.config.price import Period, Price, Tier
+from tollway.config.price import Price, PricePeriod, Tier
 from tollway.config.price_book import PriceBook
 from tollway.config.price_snapshot import PriceSnapshot
 from tollway.config.pricing import Usage
@@ -65,7 +65,7 @@ def test_it_charges_what_the_tariff_charged(prompt: int, output: int, cached: in
 
 
 def test_the_dates_of_other_prices_do_not_reach_it() -> None:
-    soon = Period(datetime(2027, 1, 1, tzinfo=UTC), None, Price("m", input=D(9)))
+    soon = PricePeriod(datetime(2027, 1, 1, tzinfo=UTC), None, Price("m", input=D(9)))
     snapshot = PriceSnapshot.of(Tariff(Price("m", input=D(1), periods=(soon,)), D(1)))
     assert snapshot.price.at(datetime(2028, 1, 1, tzinfo=UTC).timestamp()).input == 1
 

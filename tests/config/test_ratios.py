@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tollway.config.completion_ratios import completion_ratio
 from tollway.config.groups import dump_exact
-from tollway.config.price import Period, Price, PriceError, Tier
+from tollway.config.price import Price, PriceError, PricePeriod, Tier
 from tollway.config.price_book import PriceBook
 from tollway.config.pricing import Usage, quota_for
 from tollway.config.ratios import Imported, RatioMaps, Unsaid, export_ratios, import_ratios
@@ -219,7 +219,7 @@ def test_what_is_named(price: Price, named: str) -> None:
 
 
 def test_dates_and_patterns_are_named() -> None:
-    later = Period(None, datetime(2026, 1, 1, tzinfo=UTC), Price("m", input=D(1)))
+    later = PricePeriod(None, datetime(2026, 1, 1, tzinfo=UTC), Price("m", input=D(1)))
     exported = export_ratios({"m": Price("m", input=D(2), periods=(later,)), "m-*": Price("m-*", input=D(2))})
     assert exported.unsaid == (Unsaid("m", "dates"), Unsaid("m-*", "a pattern, left out"))
     assert exported.maps["ModelRatio"] == {"m": 1}

@@ -14,8 +14,7 @@ from msgspec.structs import replace
 from tollway.config.budget import BudgetKind, Period
 from tollway.config.live import Live
 from tollway.config.options import Options
-from tollway.config.price import Period as PricePeriod
-from tollway.config.price import Price
+from tollway.config.price import Price, PricePeriod
 from tollway.config.pricing import Usage
 from tollway.config.secret import Secret
 from tollway.config.settings import Settings

@@ -188,7 +188,7 @@ def written_by_a_newer_version(table: Table, id: int, **values: int) -> Change:
     return lambda store: store.run(work)
 
 
-KINDS: Mapping[Table, changes.Kind] = {schema.channels: "channel", schema.tokens: "token", schema.users: "user"}
+KINDS: Mapping[Table, changes.ChangeKind] = {schema.channels: "channel", schema.tokens: "token", schema.users: "user"}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import pytest
-from tollway.middleware.ports import Admission, Check, Limiter, Places, Rate, Taken, Window
+from tollway.middleware.ports import Admission, Check, Limiter, LimitState, Places, Rate, Window
 
 DAY = 86400.0
 """A period beside which it does not matter how long a test takes."""
@@ -24,7 +24,7 @@ async def ask(limited: Limited, *checks: Check) -> Admission:
     return await limited.limiter.admit(checks)
 
 
-async def take(limited: Limited, limit: int, cost: int = 1, key: str = "key") -> Taken:
+async def take(limited: Limited, limit: int, cost: int = 1, key: str = "key") -> LimitState:
     """The answer of a rate of `limit` a day."""
     return (await ask(limited, Rate(key, limit, DAY, cost))).answers[0]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tollway.middleware.memory import MemoryLimiter
 from tollway.middleware.memory.limiter import PRUNE_RATES_ABOVE, PRUNE_WINDOWS_ABOVE
-from tollway.middleware.ports import Admission, Rate, Taken, Window
+from tollway.middleware.ports import Admission, LimitState, Rate, Window
 
 from .limiter_contract import LimiterContract
 from .outer import Clock
@@ -24,7 +24,7 @@ class LimitedHere:
     async def advance(self, seconds: float) -> None:
         self.clock.now += seconds
 
-    async def take(self, limit: int, period: float = 60.0, cost: int = 1, key: str = "key") -> Taken:
+    async def take(self, limit: int, period: float = 60.0, cost: int = 1, key: str = "key") -> LimitState:
         return (await self.limiter.admit([Rate(key, limit, period, cost)])).answers[0]
 
 

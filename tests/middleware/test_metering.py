@@ -17,7 +17,7 @@ from tollway.adapters.usage.prompt_texts import Counted, Texts
 from tollway.config.groups import GroupRatios
 from tollway.config.live import Live
 from tollway.config.options import Options
-from tollway.config.price import Period
+from tollway.config.price import PricePeriod
 from tollway.config.price_book import PriceBook
 from tollway.config.pricing import Price, Usage
 from tollway.middleware.counting import Counting
@@ -370,8 +370,8 @@ DATED = Price(
     "gpt-4o",
     input=D(2),
     periods=(
-        Period(None, OLD_YEAR, Price("gpt-4o", input=D(200))),
-        Period(OLD_YEAR, NEW_YEAR, Price("gpt-4o", input=D(20))),
+        PricePeriod(None, OLD_YEAR, Price("gpt-4o", input=D(200))),
+        PricePeriod(OLD_YEAR, NEW_YEAR, Price("gpt-4o", input=D(20))),
     ),
 )
 

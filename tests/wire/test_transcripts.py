@@ -17,7 +17,7 @@ from tollway.adapters.answers.watch import StreamWatch
 from tollway.adapters.call import Call
 from tollway.adapters.providers.provider import same_path
 from tollway.adapters.providers.registry import PROVIDERS
-from tollway.adapters.requests.exchange import ExchangeBuilder
+from tollway.adapters.requests.upstream_request import UpstreamRequestBuilder
 from tollway.config.channel import Channel, ChannelType
 from tollway.config.live import Live
 from tollway.config.options import Options
@@ -106,9 +106,9 @@ def cases(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", fitting, ids=ids)
 
 
-def builder(case: Case) -> ExchangeBuilder:
+def builder(case: Case) -> UpstreamRequestBuilder:
     options = Options(**case.facts.get("options", {}))
-    return ExchangeBuilder(api_version="2024-10-21", options=Live(options))
+    return UpstreamRequestBuilder(api_version="2024-10-21", options=Live(options))
 
 
 @pytest.mark.anyio

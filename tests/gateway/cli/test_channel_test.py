@@ -8,7 +8,7 @@ import orjson
 import pytest
 from tollway.adapters.errors import UpstreamTimeout
 from tollway.adapters.outgoing import Headers, Outgoing
-from tollway.adapters.requests.exchange import ExchangeBuilder
+from tollway.adapters.requests.upstream_request import UpstreamRequestBuilder
 from tollway.config.channel import Channel, ChannelStatus, ChannelType
 from tollway.config.secret import Secret
 from tollway.gateway.channel_test import ChannelTester, Verdict, save_test, smallest_call
@@ -63,7 +63,7 @@ def channel(**fields: Any) -> Channel:
 
 async def verdict(tested: Channel, *answers: Answer | Exception) -> tuple[Verdict, list[Outgoing]]:
     script = Script(list(answers))
-    tester = ChannelTester(upstream=script, exchanges=ExchangeBuilder(), timeouts=Timeouts())
+    tester = ChannelTester(upstream=script, requests=UpstreamRequestBuilder(), timeouts=Timeouts())
     return await tester.test(tested), script.asked
 
 

@@ -21,7 +21,7 @@ from tollway.gateway.store import hourly as hours
 from tollway.gateway.store import logs as logs_of
 from tollway.gateway.store.batch import Batch
 from tollway.gateway.store.engine import Query, Row
-from tollway.gateway.store.leases import Kind, Subject
+from tollway.gateway.store.leases import BalanceKind, Subject
 from tollway.gateway.store.logs import LogFilter
 from tollway.gateway.store.migrate import upgrade
 from tollway.gateway.store.records import ChargeRecord, LogType
@@ -39,7 +39,7 @@ async def store(store: Store) -> Store:
     """A user with a lease, two charges in two hours, one of them in the hour before last."""
     user_id = await users.create(store, username="ann", quota=1000, now_ms=1)
     await leases.join(store, "h", host="", now_ms=1)
-    await leases.take(store, "h", Subject(Kind.USER, user_id), need=300, extra=0)
+    await leases.take(store, "h", Subject(BalanceKind.USER, user_id), need=300, extra=0)
     records = tuple(ChargeRecord(hour * HOUR, user_id, 10, model="m", unlimited=True) for hour in (5, 7))
     await charges.flush(store, Batch("h", 0, 2, records), 1)
     return store

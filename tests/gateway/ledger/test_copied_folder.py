@@ -13,7 +13,7 @@ from tollway.gateway.ledger.journal import holders
 from tollway.gateway.ledger.opening import folder_id, journal_folder
 from tollway.gateway.ledger.recovery import Recoverer
 from tollway.gateway.store import Store, leases, users
-from tollway.gateway.store.leases import Kind, Subject
+from tollway.gateway.store.leases import BalanceKind, Subject
 from tollway.middleware.state import Principal
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)]
@@ -41,7 +41,7 @@ async def test_who_serves_from_the_first_keeps_its_leases(store: Store, tmp_path
         async with open_ledger(store, copy, Live(Options())) as other:
             await recover(store, other.journal.folder)
             held = await leases.amounts(store, ledger.core.holder)
-            assert held[Subject(Kind.USER, user_id)] == ledger.core.users[user_id].leased >= 100
+            assert held[Subject(BalanceKind.USER, user_id)] == ledger.core.users[user_id].leased >= 100
             assert await leases.beat(store, ledger.core.holder)
         hold.release()
 

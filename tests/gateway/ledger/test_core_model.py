@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from tollway.gateway.ledger.core import Core
 from tollway.gateway.ledger.purse import Purse
 from tollway.gateway.store.batch import Batch
-from tollway.gateway.store.leases import SHARE, Kind, Subject, Taken
+from tollway.gateway.store.leases import SHARE, BalanceKind, LeaseState, Subject
 from tollway.gateway.store.records import ChargeRecord
 from tollway.gateway.store.sums import sums_of
 
@@ -37,20 +37,20 @@ class Bank:
     used: Counter[Subject] = field(default_factory=Counter)
     written: Counter[str] = field(default_factory=Counter)
 
-    def take(self, holder: str, subject: Subject, need: int, extra: int) -> Taken:
+    def take(self, holder: str, subject: Subject, need: int, extra: int) -> LeaseState:
         left = self.balances[subject]
         amount = need + min(extra, (left - need) // SHARE) if left >= need else 0
         if amount > 0:
             self.balances[subject] -= amount
             self.leases[holder, subject] = self.leases.get((holder, subject), 0) + amount
-        return Taken(self.leases.get((holder, subject), 0), self.balances[subject], 0)
+        return LeaseState(self.leases.get((holder, subject), 0), self.balances[subject], 0)
 
-    def give_back(self, holder: str, subject: Subject, amount: int) -> Taken:
+    def give_back(self, holder: str, subject: Subject, amount: int) -> LeaseState:
         leased = self.leases.get((holder, subject), 0)
         moved = sorted((0, amount, leased))[1] if (amount > 0) == (leased > 0) else 0
         self.balances[subject] += moved
         self.leases[holder, subject] = leased - moved
-        return Taken(leased - moved, self.balances[subject], 0)
+        return LeaseState(leased - moved, self.balances[subject], 0)
 
     def flush(self, batch: Batch) -> bool:
         if self.cursors[batch.holder] == batch.upto:
@@ -58,7 +58,7 @@ class Bank:
         assert self.cursors[batch.holder] == batch.after
         self.cursors[batch.holder] = batch.upto
         sums = sums_of(batch.records)
-        for kind, amounts in ((Kind.USER, sums.user_leases), (Kind.TOKEN, sums.token_leases)):
+        for kind, amounts in ((BalanceKind.USER, sums.user_leases), (BalanceKind.TOKEN, sums.token_leases)):
             for id, quota in amounts.items():
                 subject = Subject(kind, id)
                 self.used[subject] += quota
@@ -112,7 +112,7 @@ class LedgerModel(RuleBasedStateMachine):
         self.start()
 
     def subjects(self) -> list[Subject]:
-        return [*(Subject(Kind.USER, id) for id in USERS), Subject(Kind.TOKEN, TOKEN)]
+        return [*(Subject(BalanceKind.USER, id) for id in USERS), Subject(BalanceKind.TOKEN, TOKEN)]
 
     @rule()
     def start(self) -> None:
@@ -274,7 +274,9 @@ class LedgerModel(RuleBasedStateMachine):
             for process in [*self.living, *self.dead]:
                 rest = process.journal[self.bank.cursors[process.core.holder] :]
                 sums = sums_of(rest)
-                spent += (sums.user_leases if subject.kind is Kind.USER else sums.token_leases).get(subject.id, 0)
+                spent += (sums.user_leases if subject.kind is BalanceKind.USER else sums.token_leases).get(
+                    subject.id, 0
+                )
             for held in self.open:
                 if subject == held.user.subject or (subject == held.token.subject and held.limited):
                     spent += held.quota
@@ -287,9 +289,9 @@ class LedgerModel(RuleBasedStateMachine):
                 name = process.core.holder
                 unwritten = sums_of(process.journal[self.bank.cursors[name] :])
                 for purse in process.core.purses():
-                    owed = (unwritten.user_leases if purse.subject.kind is Kind.USER else unwritten.token_leases).get(
-                        purse.subject.id, 0
-                    )
+                    owed = (
+                        unwritten.user_leases if purse.subject.kind is BalanceKind.USER else unwritten.token_leases
+                    ).get(purse.subject.id, 0)
                     lease = self.bank.leases.get((name, purse.subject), 0)
                     assert purse.leased - purse.owed <= lease - owed
                     if (

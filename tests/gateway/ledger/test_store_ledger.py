@@ -17,7 +17,7 @@ from tollway.gateway.ledger.audit import audit
 from tollway.gateway.ledger.opening import journal_folder
 from tollway.gateway.store import Store, StoreError, charges, leases, logs, users
 from tollway.gateway.store import Unavailable as StoreUnavailable
-from tollway.gateway.store.leases import Kind, Subject
+from tollway.gateway.store.leases import BalanceKind, Subject
 from tollway.middleware.state import Principal
 
 from .ledgers import LedgerOf, charge, left, request, user
@@ -198,7 +198,7 @@ async def test_a_client_that_leaves_while_quota_is_fetched_leaves_nothing_behind
         purse = ledger.core.user(principal.user_id)
         assert purse.held == 0
         amounts = await leases.amounts(store, ledger.core.holder)
-        assert purse.leased == amounts.get(Subject(Kind.USER, principal.user_id), 0)
+        assert purse.leased == amounts.get(Subject(BalanceKind.USER, principal.user_id), 0)
 
 
 async def test_idle_leases_go_back(store: Store, ledger_of: LedgerOf) -> None:

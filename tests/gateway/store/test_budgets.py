@@ -8,7 +8,7 @@ from sqlalchemy import func, select, update
 from tollway.config.budget import DAY_MS, BudgetKind, Period
 from tollway.gateway.store import Store, audits, budgets, changes, charges, groups, leases, notices, tokens, users
 from tollway.gateway.store.batch import Batch
-from tollway.gateway.store.leases import Kind, Subject
+from tollway.gateway.store.leases import BalanceKind, Subject
 from tollway.gateway.store.notices import NoticeKind
 from tollway.gateway.store.records import ChargeRecord, GroupRow
 from tollway.gateway.store.schema import budget_periods
@@ -30,7 +30,7 @@ async def daily(store: Store, amount: int = 1000, soft_percent: int = 80, now_ms
 async def begun(store: Store, budget_id: int, now_ms: int = NOON) -> Subject:
     period = await budgets.begin(store, budget_id, now_ms)
     assert period is not None
-    return Subject(Kind.BUDGET, period.id)
+    return Subject(BalanceKind.BUDGET, period.id)
 
 
 async def spend(store: Store, period: Subject, quota: int, *, number: int = 1, holder: str = "h") -> None:
@@ -50,7 +50,7 @@ async def balances(store: Store, now_ms: int = NOON) -> list[tuple[int, int, int
 
 async def test_a_period_is_leased_and_charged_as_a_balance_is(store: Store) -> None:
     period = await begun(store, await daily(store))
-    assert await leases.take(store, "h", period, need=200, extra=10_000) == leases.Taken(300, 700, 0)
+    assert await leases.take(store, "h", period, need=200, extra=10_000) == leases.LeaseState(300, 700, 0)
     await spend(store, period, 500)
     assert await balances(store) == [(1000, 500, 500)]
     assert await leases.amounts(store, "h") == {period: 300}
@@ -177,7 +177,7 @@ async def test_a_balance_is_low_once_after_each_grant(store: Store) -> None:
     user_id = await users.create(store, username="ada", quota=1000, now_ms=1)
     await users.create(store, username="eve", quota=10, now_ms=1)
     ids = (user_id,)
-    await leases.take(store, "h", Subject(Kind.USER, user_id), need=900, extra=0)
+    await leases.take(store, "h", Subject(BalanceKind.USER, user_id), need=900, extra=0)
     assert await notices.low_balances(store, ids, 1001) == ()  # nothing was spent: it was granted so
     await store.change(update(users_table).where(users_table.c.id == user_id).values(request_count=1))
     assert await notices.low_balances(store, ids, 500) == ()  # what is leased is still there

@@ -12,7 +12,7 @@ from tollway.gateway.secrets_at_rest import Vault
 from tollway.gateway.store import Store, channels, charges, leases, logs, tokens, users
 from tollway.gateway.store.batch import Batch, fitted
 from tollway.gateway.store.charges import Misplaced
-from tollway.gateway.store.leases import Kind, Subject
+from tollway.gateway.store.leases import BalanceKind, Subject
 from tollway.gateway.store.logs import LogFilter
 from tollway.gateway.store.records import ChargeRecord
 from tollway.gateway.store.schema import channels as channels_table
@@ -32,8 +32,8 @@ async def ids(store: Store, vault: Vault) -> tuple[int, int, int]:
         store, vault, Channel(id=0, name="c", type=1, keys=(Secret("k"),), models=("m",)), now_ms=1
     )
     await leases.join(store, "h", host="", now_ms=1)
-    await leases.take(store, "h", Subject(Kind.USER, user_id), need=300, extra=0)
-    await leases.take(store, "h", Subject(Kind.TOKEN, token_id), need=200, extra=0)
+    await leases.take(store, "h", Subject(BalanceKind.USER, user_id), need=300, extra=0)
+    await leases.take(store, "h", Subject(BalanceKind.TOKEN, token_id), need=200, extra=0)
     return user_id, token_id, channel.id
 
 
@@ -70,8 +70,8 @@ async def test_a_batch_is_written_with_all_it_changes(store: Store, charge: Char
     assert (user.quota, user.used_quota, user.request_count) == (985, 15, 2)
     assert (token.remain_quota, token.used_quota, token.free_quota, token.accessed_at) == (485, 15, 0, 99)
     assert await leases.amounts(store, "h") == {
-        Subject(Kind.USER, user.id): 285,
-        Subject(Kind.TOKEN, token.id): 185,
+        Subject(BalanceKind.USER, user.id): 285,
+        Subject(BalanceKind.TOKEN, token.id): 185,
     }
     row = await store.one(select(channels_table.c.used_quota))
     assert row is not None

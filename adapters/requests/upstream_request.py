@@ -39,7 +39,7 @@ URL = re.compile(r"https?://[!-~]+")
 USER_AGENT = (b"user-agent", b"tollway")
 
 
-class Exchange(Struct, frozen=True):
+class UpstreamRequest(Struct, frozen=True):
     """A request on its way: what is sent, the upstream's name of the model, what must be undone on the way back."""
 
     operation: Operation
@@ -64,9 +64,9 @@ class _Route:
     """Names of headers that the channel sets itself, whatever the caller says."""
 
 
-class ExchangeBuilder:
+class UpstreamRequestBuilder:
     """
-    Builds exchanges, keeping what is the same for each request of a route.
+    Builds them, keeping what is the same for each request of a route.
 
     `api_version` is the site's default for providers that want one. The option `force_stream_usage` asks every stream
     for its usage.
@@ -77,7 +77,7 @@ class ExchangeBuilder:
         self.options = options or Live(Options())
         self._routes: dict[tuple[int, int, str, str], _Route] = {}
 
-    def build(self, call: Call, channel: Channel, key_index: int) -> Exchange:
+    def build(self, call: Call, channel: Channel, key_index: int) -> UpstreamRequest:
         """
         Raises `UpstreamError` (fault of the channel or its key) for a channel that cannot be asked: a mapping that goes
         round, no base URL or one that is none, a key or an override that no header can carry. Raises `BadRequest` for a
@@ -93,7 +93,7 @@ class ExchangeBuilder:
             headers = [header for header in headers if header[0] not in route.overridden]
         headers += route.headers
         outgoing = Outgoing(call.operation.method, route.url, headers, body, channel.proxy, route.provider.transport)
-        return Exchange(call.operation, outgoing, route.upstream_model, strip)
+        return UpstreamRequest(call.operation, outgoing, route.upstream_model, strip)
 
     def _route(self, call: Call, channel: Channel, key_index: int) -> _Route:
         if call.query:  # the caller's own words: kept, they would fill the memory
@@ -172,7 +172,7 @@ class ExchangeBuilder:
 def as_sent(call: Call, channel: Channel | None) -> Call:
     """
     The call with what the channel's `param_override` sets, for whoever asks what it costs: a longer answer, more of
-    them, a better picture. Its model and its messages stay. Raises `BadRequest` as `ExchangeBuilder.build` does.
+    them, a better picture. Its model and its messages stay. Raises `BadRequest` as `UpstreamRequestBuilder.build` does.
     """
     document = call.document
     if channel is None or not channel.param_override or document is None or call.is_form:

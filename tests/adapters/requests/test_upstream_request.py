@@ -1,4 +1,4 @@
-"""From a call and a channel to an exchange: exactly the documented edits, and nothing smuggled in."""
+"""From a call and a channel to an upstream request: exactly the documented edits, and nothing smuggled in."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,9 +8,9 @@ import pytest
 from tollway.adapters.call import Call
 from tollway.adapters.errors import BadRequest, UpstreamError
 from tollway.adapters.operations import BY_PATH
-from tollway.adapters.requests.exchange import CACHED_ROUTES, Exchange, ExchangeBuilder
 from tollway.adapters.requests.json_splice import Duplicate
 from tollway.adapters.requests.multipart_form import read_form
+from tollway.adapters.requests.upstream_request import CACHED_ROUTES, UpstreamRequest, UpstreamRequestBuilder
 from tollway.config.channel import Channel, ChannelType
 from tollway.config.live import Live
 from tollway.config.options import Options
@@ -28,12 +28,12 @@ def call(body: bytes = HELLO, *, path: str = "/v1/chat/completions", **more: Any
     return Call(BY_PATH[path], model, body=body, document=document, **facts)
 
 
-def build(channel: Channel = CHANNEL, asked: Call | None = None, *, key: int = 0) -> Exchange:
-    return ExchangeBuilder().build(asked or call(), channel, key)
+def build(channel: Channel = CHANNEL, asked: Call | None = None, *, key: int = 0) -> UpstreamRequest:
+    return UpstreamRequestBuilder().build(asked or call(), channel, key)
 
 
-def value_of(exchange: Exchange, name: bytes) -> list[bytes]:
-    return [value for header, value in exchange.outgoing.headers if header == name]
+def value_of(request: UpstreamRequest, name: bytes) -> list[bytes]:
+    return [value for header, value in request.outgoing.headers if header == name]
 
 
 # What JSON parsers and writers are known to change on the way.
@@ -81,15 +81,15 @@ STREAMED = [pytest.param(p.values[0].replace(b"{", b'{"stream":true,', 1), id=p.
 
 @pytest.mark.parametrize("body", STREAMED)
 def test_the_wish_for_usage_is_all_that_a_stream_gains(body: bytes) -> None:
-    exchange = build(asked=call(body))
-    assert exchange.strip_usage
-    assert exchange.outgoing.body.replace(b'"stream_options":{"include_usage":true},', b"", 1) == body
+    request = build(asked=call(body))
+    assert request.strip_usage
+    assert request.outgoing.body.replace(b'"stream_options":{"include_usage":true},', b"", 1) == body
 
 
 def test_other_operations_are_not_asked_for_usage() -> None:
     body = b'{"model":"gpt-image-1","stream":true,"prompt":"x"}'
-    exchange = build(asked=call(body, path="/v1/images/generations"))
-    assert (exchange.outgoing.body, exchange.strip_usage) == (body, False)
+    request = build(asked=call(body, path="/v1/images/generations"))
+    assert (request.outgoing.body, request.strip_usage) == (body, False)
 
 
 def test_deep_options_are_kept_without_being_written_again() -> None:
@@ -112,7 +112,7 @@ def test_options_that_contradict_each_other_are_refused(body: bytes) -> None:
 
 class TestHeaders:
     def test_each_key_has_its_own(self) -> None:
-        builder = ExchangeBuilder()
+        builder = UpstreamRequestBuilder()
         sent = [value_of(builder.build(call(), CHANNEL, key), b"authorization") for key in (0, 1, 0)]
         assert sent == [[b"Bearer sk-first"], [b"Bearer sk-second"], [b"Bearer sk-first"]]
 
@@ -202,7 +202,7 @@ class TestChannels:
         assert "sk-first" not in failed.value.message
 
     def test_a_changed_channel_takes_effect_at_once(self) -> None:
-        builder = ExchangeBuilder()
+        builder = UpstreamRequestBuilder()
         assert builder.build(call(), CHANNEL, 0).outgoing.url == "https://api.openai.com/v1/chat/completions"
         moved = replace(
             CHANNEL,
@@ -211,22 +211,22 @@ class TestChannels:
             model_mapping={"gpt-4o": "new"},
             param_override={"n": 1},
         )
-        exchange = builder.build(call(), moved, 0)
-        assert exchange.outgoing.url == "https://two.example.com/v1/chat/completions"
-        assert value_of(exchange, b"authorization") == [b"Bearer sk-new"]
-        assert exchange.upstream_model == "new"
-        assert exchange.outgoing.body == HELLO.replace(b"{", b'{"n":1,', 1).replace(b"gpt-4o", b"new")
+        request = builder.build(call(), moved, 0)
+        assert request.outgoing.url == "https://two.example.com/v1/chat/completions"
+        assert value_of(request, b"authorization") == [b"Bearer sk-new"]
+        assert request.upstream_model == "new"
+        assert request.outgoing.body == HELLO.replace(b"{", b'{"n":1,', 1).replace(b"gpt-4o", b"new")
 
     def test_a_changed_option_takes_effect_at_once(self) -> None:
         options = Live(Options())
-        builder = ExchangeBuilder(options=options)
+        builder = UpstreamRequestBuilder(options=options)
         asked = call(b'{"stream":true,"model":"gpt-4o"}')
         assert builder.build(asked, CHANNEL, 0).strip_usage
         options.current = Options(force_stream_usage=False)
         assert not builder.build(asked, CHANNEL, 0).strip_usage
 
     def test_two_channels_and_models_do_not_meet(self) -> None:
-        builder = ExchangeBuilder()
+        builder = UpstreamRequestBuilder()
         second = replace(CHANNEL, id=2, base_url="https://two.example.com")
         other = call(HELLO.replace(b"gpt-4o", b"gpt-5"))
         for _ in range(2):
@@ -235,7 +235,7 @@ class TestChannels:
             assert builder.build(call(), second, 0).outgoing.url == "https://two.example.com/v1/chat/completions"
 
     def test_many_routes_and_queries_are_still_built_right(self) -> None:
-        builder = ExchangeBuilder(api_version="v0")
+        builder = UpstreamRequestBuilder(api_version="v0")
         azure = replace(CHANNEL, type=ChannelType.AZURE, base_url="https://a.example.com")
         for number in range(CACHED_ROUTES + 50):
             asked = call(b'{"model":"m%d"}' % number, query=f"api-version={number}")
