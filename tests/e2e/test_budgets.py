@@ -3,7 +3,6 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from .nodes import Installation
 from .running import Process
 from .scripted import always
 from .test_ledger import at_once
+from .waiting import until
 from .wire import ask, completion, whole
 
 TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -59,13 +59,6 @@ def served_within(seconds: float, processes: list[Process], account: Account) ->
 
 def status(process: Process, account: Account) -> int:
     return ask(process.address, "/v1/chat/completions", account.key, BODY).status
-
-
-def until(condition: Callable[[], bool], seconds: float = 6.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
 
 
 def test_a_budget_for_ten_serves_ten_of_a_hundred_and_is_told_of_once(

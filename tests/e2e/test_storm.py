@@ -2,12 +2,12 @@
 
 import json
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from .conftest import UpstreamOf
 from .gateway import DOLLAR, Gateway
 from .scripted import Peer
+from .waiting import until
 from .wire import CHAT, DONE, LAST_CHUNK, SERVER_ERROR, chunk, completion, delta, sse_head, usage_event, whole
 
 KINDS = ("fine", "stream", "refused", "broken", "cut", "left early", "left late")
@@ -15,10 +15,16 @@ ROUNDS = 20
 CHARGED = {"fine", "stream", "cut", "left early", "left late"}
 
 
+ASKED: set[str] = set()
+"""The names of the callers whose request has come here."""
+
+
 async def script(peer: Peer) -> None:
     """Does what the message says."""
     while True:
-        kind = json.loads((await peer.request()).body)["messages"][0]["content"]
+        document = json.loads((await peer.request()).body)
+        kind = document["messages"][0]["content"]
+        ASKED.add(document["user"])
         match kind:
             case "fine":
                 await peer.send(whole(completion()))
@@ -50,7 +56,8 @@ def test_after_a_storm_everything_adds_up(gateway: Gateway, upstream: UpstreamOf
 
     def ask_one(number: int) -> None:
         kind = KINDS[number % len(KINDS)]
-        body = CHAT | {"model": models[kind], "messages": [{"role": "user", "content": kind}]}
+        caller = f"caller {number}"
+        body = CHAT | {"model": models[kind], "messages": [{"role": "user", "content": kind}], "user": caller}
         body["stream"] = kind not in ("fine", "refused", "broken")
         if not kind.startswith("left"):
             answer = gateway.chat(account, body, timeout=20)
@@ -62,17 +69,13 @@ def test_after_a_storm_everything_adds_up(gateway: Gateway, upstream: UpstreamOf
                     if done:
                         client.read_until(b"Hel")
                 else:
-                    time.sleep(0.1)
-                    done = True
+                    done = until(lambda: caller in ASKED, seconds=20)
         with lock:
             seen[kind] += done
 
     with ThreadPoolExecutor(40) as pool:
         list(pool.map(ask_one, range(ROUNDS * len(KINDS))))
-    give_up = time.monotonic() + 3
-    while gateway.app.metrics.in_flight and time.monotonic() < give_up:
-        time.sleep(0.01)
-    assert gateway.app.metrics.in_flight == 0
+    assert until(lambda: not gateway.app.metrics.in_flight, seconds=20)
     assert gateway.held(account) == (0, 0)
     charges = gateway.charges(account)
     by_kind = {kind: [charge for charge in charges if charge.model == models[kind]] for kind in KINDS}

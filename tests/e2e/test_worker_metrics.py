@@ -4,8 +4,6 @@ import os
 import re
 import signal
 import threading
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from .conftest import UpstreamOf
 from .running import Process, serving_process
 from .scripted import Peer, always
 from .test_process import made
+from .waiting import until
 from .wire import CHAT, DONE, HELLO, LAST_CHUNK, OpenRequest, ask, chunk, delta, sse_head, usage_event
 
 WORKERS = 3
@@ -34,13 +33,6 @@ def workers_of(process: Process) -> list[int]:
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def until(holds: Callable[[], bool], within: float) -> None:
-    give_up = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < give_up, "it did not come true in time"
-        time.sleep(0.05)
-
-
 def test_totals_are_those_of_all_workers_also_of_one_that_was_killed(data_dir: Path, upstream: UpstreamOf) -> None:
     account = made(data_dir, upstream(always(HELLO)).url)
     body = CHAT | {"stream": True}
@@ -60,15 +52,17 @@ def test_totals_are_those_of_all_workers_also_of_one_that_was_killed(data_dir: P
             return dict(zip(counted(), values, strict=True))
 
         send(60)
-        until(lambda: counted() == of(60), WRITTEN_WITHIN_S)
-        until(lambda: totals(process)["tollway_resident_bytes"] > 2.5 * process.resident_bytes, WRITTEN_WITHIN_S)
+        assert until(lambda: counted() == of(60), seconds=WRITTEN_WITHIN_S)
+        assert until(
+            lambda: totals(process)["tollway_resident_bytes"] > 2.5 * process.resident_bytes, seconds=WRITTEN_WITHIN_S
+        )
         before = totals(process)
 
         os.kill(workers_of(process)[0], signal.SIGKILL)
         seen = [counted() for _ in range(20)]
-        until(lambda: len(workers_of(process)) == WORKERS, 5)
+        assert until(lambda: len(workers_of(process)) == WORKERS, seconds=5)
         send(40)
-        until(lambda: counted() == of(100), WRITTEN_WITHIN_S)
+        assert until(lambda: counted() == of(100), seconds=WRITTEN_WITHIN_S)
         assert [each for each in seen if each != of(60)] == []
         assert totals(process)["tollway_cpu_seconds"] > before["tollway_cpu_seconds"]
         process.terminate()
@@ -94,9 +88,9 @@ def test_open_streams_are_counted_on_whichever_worker(data_dir: Path, upstream: 
         for _ in range(9):
             request = streams.enter_context(OpenRequest(process.address, account.key, CHAT | {"stream": True}))
             request.read_until(b"first")
-        until(lambda: streams_open() == 9, WRITTEN_WITHIN_S)
+        assert until(lambda: streams_open() == 9, seconds=WRITTEN_WITHIN_S)
         release.set()
-        until(lambda: streams_open() == 0, WRITTEN_WITHIN_S)
+        assert until(lambda: streams_open() == 0, seconds=WRITTEN_WITHIN_S)
 
 
 def test_a_single_process_writes_no_figures_down(data_dir: Path) -> None:

@@ -207,10 +207,24 @@ async def serve(peer: Peer) -> None:
 
 
 async def test_connections_are_shared_and_counted(fast: FastTransport) -> None:
-    async with upstream(serve) as server:
+    asked = 0
+    everyone, go_on = asyncio.Event(), asyncio.Event()
+
+    async def serve_when_told(peer: Peer) -> None:
+        nonlocal asked
+        while True:
+            await peer.request()
+            asked += 1
+            if asked == 5:
+                everyone.set()
+            await go_on.wait()
+            await peer.send(wire(b"ok"))
+
+    async with upstream(serve_when_told) as server:
         task = asyncio.create_task(many(fast, server, 5))
-        await asyncio.sleep(0.01)
+        await everyone.wait()
         assert fast.stats() == PoolStats(open=5, idle=0)
+        go_on.set()
         await task
         assert fast.stats() == PoolStats(open=5, idle=5)
         await many(fast, server, 5)
