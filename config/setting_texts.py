@@ -11,6 +11,7 @@ from .secret import Secret
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 CREDENTIALS = re.compile(r"(?![A-Za-z]:[/\\])[^/\\]*:.*@", re.DOTALL)  # but no drive's letter
 ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
+SHORTEST_SECRET = 16
 GO_MYSQL_HOST = re.compile(r"@(tcp)?\([^)]*\)/")
 
 
@@ -70,9 +71,20 @@ def origins(text: str) -> tuple[str, ...]:
 
 
 def secret(text: str) -> Secret:
-    if len(text) < 16:
-        raise ValueError("it needs at least 16 characters")
+    if len(text) < SHORTEST_SECRET:
+        raise ValueError(f"it needs at least {SHORTEST_SECRET} characters")
     return Secret(text)
+
+
+def secret_list(text: str) -> tuple[Secret, ...]:
+    """
+    One, or several between commas. A comma may also be a part of a secret: then the whole text is one, beside its
+    parts, which are none if one of them is too short to be one.
+    """
+    whole, parts = secret(text), listed(text)
+    if parts == (text,):
+        return (whole,)
+    return (whole, *map(Secret, parts)) if all(len(part) >= SHORTEST_SECRET for part in parts) else (whole,)
 
 
 def database_url(text: str) -> str:
@@ -113,5 +125,5 @@ def webhook_secret(text: str) -> Secret:
     return Secret(text)
 
 
-SECRETS = frozenset({secret, database_url, redis_url, webhook_url, webhook_secret})
+SECRETS = frozenset({secret, secret_list, database_url, redis_url, webhook_url, webhook_secret})
 """Those of texts that no message may show: they are secrets, or may hold one."""

@@ -20,6 +20,7 @@ from .setting_texts import (
     origins,
     redis_url,
     secret,
+    secret_list,
     switch,
     webhook_secret,
     webhook_url,
@@ -55,6 +56,8 @@ class Settings:
     workers: int = 1
     """Processes of `tollway serve`; a mounted app is one anyway."""
     crypto_secret: Secret = field(default_factory=lambda: Secret(""))
+    crypto_secret_former: tuple[Secret, ...] = ()
+    """Earlier ones: they open what was encrypted under them, and encrypt nothing."""
     max_request_bytes: int = 32 * 1024 * 1024
     max_answer_bytes: int = 256 * 1024 * 1024
     connect_timeout: float = 10.0
@@ -194,6 +197,13 @@ VARIABLES: tuple[Variable, ...] = (
         secret,
         "a secret",
         "Encrypts channel keys and hashes tokens. Default: generated into DATA_DIR",
+    ),
+    Variable(
+        "CRYPTO_SECRET_FORMER",
+        "crypto_secret_former",
+        secret_list,
+        "a secret, or several between commas",
+        "Earlier ones, which open what was encrypted under them: see tollway db rotate-secret --help. Default: none",
     ),
     Variable(
         "MAX_REQUEST_BODY_MB",

@@ -5,36 +5,26 @@ Both survive a start of several processes at once: the schema is made under the 
 appears whole or not at all, once.
 """
 
-import errno
 import logging
 import os
 import re
-import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config.secret import Secret
 from ..config.settings import Settings
-from .secrets_at_rest import SHORTEST_SECRET, CannotDecrypt, Vault
-from .store import Store, StoreError, channels, migrate, options, tokens
+from .secret_files import SECRET_FILE, DataDirError, kept_former, kept_secret, make_secret
+from .secrets_at_rest import CannotDecrypt, Vault
+from .store import Store, StoreError, channels, migrate, options, secret_mark, tokens
 from .store.address import shown
 from .store.sqlite_wal import create_private
 
-SECRET_FILE = "crypto_secret"
-SECRET_BYTES = 32
-FINGERPRINT = "crypto_secret_fingerprint"
 LOGS_ELSEWHERE = "logs_elsewhere"
 
 log = logging.getLogger("tollway.data_dir")
-
-NO_HARD_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK}
-
-
-class DataDirError(Exception):
-    """The data directory, or the secret that belongs to it, cannot be used. The message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +90,17 @@ async def open_data_dir(settings: Settings) -> DataDir:
     """
     store = await open_store(settings)
     try:
-        secret = find_secret(settings)
+        secret, former = find_secrets(settings)
         if secret is None:
             secret = await _first_secret(settings.data_dir, store)
-        vault = Vault(secret)
-        if not await _is_the_databases(store, vault):
+        vault = await _vault_of(store, secret, former)
+        if vault is None:
             given = (
                 "CRYPTO_SECRET is" if settings.crypto_secret else "CRYPTO_SECRET is not set, and the one kept here is"
             )
             raise DataDirError(
-                f"{given} not the one under which the database's keys are stored: "
+                f"{given} not the one under which the database's keys are stored"
+                f"{', nor is CRYPTO_SECRET_FORMER' if former else ''}: "
                 "set it to that one, which all nodes of a database share"
             )
         return DataDir(store, vault)
@@ -143,42 +134,51 @@ async def open_store(settings: Settings) -> Store:
     return store
 
 
-def find_secret(settings: Settings) -> Secret | None:
+def find_secrets(settings: Settings) -> tuple[Secret | None, tuple[Secret, ...]]:
     """
-    The secret that is set, or that the data directory keeps; None where there is neither.
+    The secret that is set, or that the data directory keeps, None where there is neither; and the former ones.
 
-    Raises `DataDirError` where there are two that differ: with the wrong one every key would be refused.
+    Raises `DataDirError` where there are two that differ: with the wrong one every key would be refused. That the one
+    kept here is a former one has to be said.
     """
-    kept = _read_secret(settings.data_dir / SECRET_FILE)
-    given = settings.crypto_secret
-    if given and kept is not None and given != kept:
+    kept, given = kept_secret(settings.data_dir), settings.crypto_secret
+    former = (*settings.crypto_secret_former, *kept_former(settings.data_dir))
+    if given and kept is not None and kept not in (given, *former):
         raise DataDirError(
             f"CRYPTO_SECRET is set and differs from the one in {settings.data_dir / SECRET_FILE}, "
-            "under which the data was written: unset it, or remove the file if the variable is right"
+            "under which the data was written: unset it, or remove the file if the variable is right, or see tollway "
+            "db rotate-secret --help"
         )
-    return given or kept
+    return given or kept, former
 
 
-async def _is_the_databases(store: Store, vault: Vault) -> bool:
+async def _vault_of(store: Store, secret: Secret, former: Sequence[Secret]) -> Vault | None:
     """
-    Whether the vault's secret is the one of this database, which remembers a fingerprint of it.
+    The vault that fits this database, which remembers its secret by a mark; None where none of these is that one.
 
-    The first opener leaves its own there. In a database of an older version, which has none, the channels' keys tell:
-    with another secret none of them opens.
+    The first opener leaves its own mark there. In a database of an older version, which has none, the channels' keys
+    tell: with another secret none of them opens.
     """
-    kept = (await options.list_all(store)).get(FINGERPRINT)
-    if kept is None:
-        locked: list[int] = []
+    mark = await secret_mark.read(store)
+    if mark is None:
+        for each in (secret, *former):
+            alone = Vault(each)
+            if await _opens_a_channel(store, alone):
+                mark = await secret_mark.set_first(store, alone.mark)
+                break
+    return None if mark is None else Vault(secret, former=former).for_database(mark)
 
-        def note_locked(channel_id: int, error: Exception) -> None:
-            if isinstance(error, CannotDecrypt):
-                locked.append(channel_id)
 
-        opened = await channels.list_all(store, vault, on_locked=note_locked)
-        if locked and not opened:
-            return False
-        kept = await options.set_first(store, FINGERPRINT, vault.fingerprint)
-    return vault.has_fingerprint(kept)
+async def _opens_a_channel(store: Store, vault: Vault) -> bool:
+    """Whether any does, or there is none that does not."""
+    locked: list[int] = []
+
+    def note_locked(channel_id: int, error: Exception) -> None:
+        if isinstance(error, CannotDecrypt):
+            locked.append(channel_id)
+
+    opened = await channels.list_all(store, vault, on_locked=note_locked)
+    return bool(opened) or not locked
 
 
 def _prepare(data_dir: Path, database: str) -> None:
@@ -204,19 +204,6 @@ def shown_path(path: str) -> str:
     return re.sub(r"^.*:.*@", "********@", path, flags=re.DOTALL)
 
 
-def _write_new(path: Path, content: bytes) -> None:
-    """A new file, whole and on the disk, or none."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-
-
 async def _first_secret(data_dir: Path, store: Store) -> Secret:
     """
     A new secret, if the database has none yet.
@@ -224,61 +211,13 @@ async def _first_secret(data_dir: Path, store: Store) -> Secret:
     Whoever has a database but no secret has most likely forgotten to set CRYPTO_SECRET in this shell, or on this node.
     A new one would make every key that is handed out from here a dead one.
     """
-    has_one = FINGERPRINT in await options.list_all(store)
+    has_one = await secret_mark.read(store) is not None
     has_one = has_one or bool(await channels.states(store) or await tokens.all_kept(store))
     # In this order: the process that wrote those rows had put its secret down before.
-    kept = _read_secret(data_dir / SECRET_FILE)
+    kept = kept_secret(data_dir)
     if kept is None and has_one:
         raise DataDirError(
             f"CRYPTO_SECRET is not set and there is no {data_dir / SECRET_FILE}, but the database has one already: "
             "set it to that one, which all nodes of a database share"
         )
-    return kept or _make_secret(data_dir / SECRET_FILE)
-
-
-def _read_secret(path: Path) -> Secret | None:
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise DataDirError(f"the secret in {path} cannot be read: {reason}") from error
-    if len(text) < SHORTEST_SECRET:
-        raise DataDirError(f"the secret in {path} is damaged: put the file back from a backup")
-    return Secret(text)
-
-
-def _make_secret(path: Path) -> Secret:
-    """Write a new secret, or read the one that another process has written meanwhile."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    try:
-        _write_new(draft, secrets.token_urlsafe(SECRET_BYTES).encode() + b"\n")
-        try:
-            # A link, because it fails where a file is already; a rename would take the other process's secret away.
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            os.unlink(draft)
-        _sync_folder(path.parent)
-    except OSError as error:
-        if error.errno in NO_HARD_LINKS:
-            raise DataDirError(f"a secret cannot be kept in {path.parent}: set CRYPTO_SECRET instead") from error
-        raise DataDirError(f"a secret cannot be kept in {path.parent}: {error.strerror}") from error
-    kept = _read_secret(path)
-    if kept is None:
-        raise DataDirError(f"the secret in {path} disappeared while it was written")
-    return kept
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the file's name as durable as its content: a secret that a power cut takes away locks every channel."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return kept or make_secret(data_dir)

@@ -4,6 +4,10 @@ Secrets at rest: everything that is derived from `CRYPTO_SECRET`, and the hashin
 Channel keys and other secrets the gateway must read again are encrypted (AES-256-GCM). Token keys are never read
 again, so only a keyed hash of them is stored. Passwords are hashed with Argon2id. `cryptography`, `argon2` and
 `bcrypt` are imported at first use: a process that decrypts nothing does not pay for them.
+
+`CRYPTO_SECRET` can be changed. What is encrypted is then encrypted anew. What is hashed cannot be hashed anew, and
+goes on under the key it has, which is derived from the database's first secret and from then on is one of the things
+that are encrypted: a stolen database tells as little as before.
 """
 
 import base64
@@ -12,18 +16,20 @@ import hmac
 import os
 import secrets
 from collections.abc import Sequence
+from copy import copy
 from functools import cache
 from typing import TYPE_CHECKING
 
 from ..config.secret import Secret
+from ..config.setting_texts import SHORTEST_SECRET
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
 
 VERSION = "v1"
 NONCE_BYTES = 12  # what GCM is specified for (NIST SP 800-38D, 5.2.1.1)
-SHORTEST_SECRET = 16
 BCRYPT_READS = 72
+TOKEN_KEY = "the token hashes"  # what the messages call it, too
 
 
 class CannotDecrypt(ValueError):
@@ -37,29 +43,37 @@ def _derive(secret: Secret, purpose: bytes) -> bytes:
 
 
 class _Key:
-    """One generation of `CRYPTO_SECRET`: its encryption key, the id of that key and its token hasher."""
+    """One generation of `CRYPTO_SECRET`: its encryption key, the id of that key and the key of its token hashes."""
 
     def __init__(self, secret: Secret) -> None:
         encryption = _derive(secret, b"tollway-encrypt")
         self.id = hashlib.blake2b(key=encryption, digest_size=4, person=b"tollway-key-id").hexdigest()
         self.fingerprint = _derive(secret, b"tollway-mark").hex()
         self.encryption = encryption
-        self.token_hasher = hashlib.blake2b(key=_derive(secret, b"tollway-token"), digest_size=32)
+        self.token_key = _derive(secret, b"tollway-token")
 
 
 class Vault:
     """
     Encrypts with the current secret; decrypts with the current one and the former ones.
 
-    `former`: earlier values of `CRYPTO_SECRET`, kept while rows written under them are being re-encrypted.
-    Raises ValueError on a secret of fewer than 16 characters: it would be guessed from one stolen row.
+    `former`: earlier values of `CRYPTO_SECRET`, until everything is encrypted anew. Raises ValueError on a secret of
+    fewer than 16 characters: it would be guessed from one stolen row.
+
+    It hashes tokens as a new database does. For one that has a mark already, take `for_database`.
     """
 
     def __init__(self, secret: Secret, *, former: Sequence[Secret] = ()) -> None:
-        if len(secret.reveal()) < SHORTEST_SECRET:
-            raise ValueError(f"CRYPTO_SECRET must have at least {SHORTEST_SECRET} characters")
+        for name, each in (("CRYPTO_SECRET", secret), *(("CRYPTO_SECRET_FORMER", each) for each in former)):
+            if len(each.reveal()) < SHORTEST_SECRET:
+                raise ValueError(f"{name} must have at least {SHORTEST_SECRET} characters")
         self._current = _Key(secret)
         self._keys = {key.id: key for key in (*map(_Key, former), self._current)}
+        self._hash_tokens_with(self._current.token_key)
+
+    def _hash_tokens_with(self, key: bytes) -> None:
+        self._token_key = key
+        self._token_hasher = hashlib.blake2b(key=key, digest_size=32)
 
     def encrypt(self, text: str, aad: str) -> str:
         """
@@ -87,7 +101,7 @@ class Vault:
         if key is None:
             raise CannotDecrypt(
                 f"the secret of {aad} was encrypted under another CRYPTO_SECRET (key id {key_id}), "
-                "and opens with no other"
+                "and opens with no other: CRYPTO_SECRET or CRYPTO_SECRET_FORMER must name that one"
             )
         try:
             sealed = base64.b64decode(encoded, validate=True)
@@ -101,13 +115,41 @@ class Vault:
         return stored.startswith(f"{VERSION}:{self._current.id}:")
 
     @property
-    def fingerprint(self) -> str:
-        """64 hex digits by which the current secret is known again. They tell nothing of it."""
-        return self._current.fingerprint
+    def mark(self) -> str:
+        """
+        What a database remembers of its secret, and the vault that fits it is known by: 64 hex digits of a fingerprint
+        and, where tokens are hashed under the key of an earlier secret, that key, encrypted. It tells nothing of
+        either.
+        """
+        if self._token_key == self._current.token_key:
+            return self._current.fingerprint
+        return f"{self._current.fingerprint} {self.encrypt(self._token_key.hex(), TOKEN_KEY)}"
 
-    def has_fingerprint(self, fingerprint: str) -> bool:
+    def for_database(self, mark: str) -> "Vault | None":
+        """
+        This vault as the database with that mark needs it: it hashes tokens as they are hashed there. None where the
+        mark is that of none of these secrets. Raises `CannotDecrypt`.
+        """
+        key = self._marked(mark)
+        if key is None:
+            return None
+        _, _, encrypted = mark.partition(" ")
+        found = copy(self)
+        found._hash_tokens_with(bytes.fromhex(self.decrypt(encrypted, TOKEN_KEY)) if encrypted else key.token_key)
+        return found
+
+    def knows(self, mark: str) -> bool:
         """Whether it is that of the current secret or of a former one."""
-        return any(hmac.compare_digest(key.fingerprint, fingerprint) for key in self._keys.values())
+        return self._marked(mark) is not None
+
+    def is_current_mark(self, mark: str) -> bool:
+        """False for the mark of a former secret, which should give way to that of the current one."""
+        return self._marked(mark) is self._current
+
+    def _marked(self, mark: str) -> _Key | None:
+        fingerprint, _, _ = mark.partition(" ")
+        known = (key for key in self._keys.values() if hmac.compare_digest(key.fingerprint, fingerprint))
+        return next(known, None)
 
     def token_hash(self, key: str) -> str:
         """
@@ -116,19 +158,9 @@ class Vault:
         A fast hash is enough because a key is 48 random characters; it is keyed so that a stolen database alone
         does not let anyone test keys found elsewhere.
         """
-        hasher = self._current.token_hasher.copy()
+        hasher = self._token_hasher.copy()
         hasher.update(key.removeprefix("sk-").encode())
         return hasher.hexdigest()
-
-    def former_token_hashes(self, key: str) -> tuple[str, ...]:
-        """What `token_hash` gave under each former secret: tried when the current hash is unknown."""
-        hashes: list[str] = []
-        for generation in self._keys.values():
-            if generation is not self._current:
-                hasher = generation.token_hasher.copy()
-                hasher.update(key.removeprefix("sk-").encode())
-                hashes.append(hasher.hexdigest())
-        return tuple(hashes)
 
 
 @cache

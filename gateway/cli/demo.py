@@ -34,7 +34,7 @@ MODELS = (
     "dall-e-3",
     "omni-moderation-latest",
 )
-ELSEWHERE = ("data_dir", "database_url", "log_database_url", "crypto_secret")
+ELSEWHERE = ("data_dir", "database_url", "log_database_url", "crypto_secret", "crypto_secret_former")
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 
 

@@ -1,6 +1,7 @@
 """Settings from the environment, and messages that name a variable without showing a secret."""
 
 import pytest
+from tollway.config.secret import Secret
 from tollway.config.settings import VARIABLES, SettingError, Settings
 
 DSN_SECRETS = [
@@ -23,6 +24,27 @@ def refusal(name: str, text: str) -> str:
 @pytest.mark.parametrize("name", ["CRYPTO_SECRET", "METRICS_TOKEN"])
 def test_a_secret_that_is_too_short_is_named_and_not_shown(name: str) -> None:
     assert refusal(name, "hunter2-short") == f"{name} must be a secret: it needs at least 16 characters"
+
+
+def test_a_former_secret_that_is_too_short_is_named_and_not_shown() -> None:
+    message = "CRYPTO_SECRET_FORMER must be a secret, or several between commas: it needs at least 16 characters"
+    assert refusal("CRYPTO_SECRET_FORMER", "hunter2-short") == message
+
+
+@pytest.mark.parametrize(
+    ("text", "among"),
+    [
+        ("the only one there was", ["the only one there was"]),
+        ("the last one there was, the one before it", ["the last one there was", "the one before it"]),
+        ("one, with commas, of its own", ["one, with commas, of its own"]),
+        ("one that has a comma,and could be two", ["one that has a comma,and could be two"]),
+    ],
+)
+def test_former_secrets_stand_between_commas_which_may_also_be_their_own(text: str, among: list[str]) -> None:
+    settings = Settings.from_environ({"CRYPTO_SECRET_FORMER": text})
+    assert {Secret(each) for each in among} <= set(settings.crypto_secret_former)
+    assert not [each for each in settings.crypto_secret_former if len(each.reveal()) < 16]
+    assert text not in repr(settings)
 
 
 @pytest.mark.parametrize("name", ["SQL_DSN", "DATABASE_URL"])

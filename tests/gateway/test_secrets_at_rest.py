@@ -48,15 +48,41 @@ def test_every_altered_byte_is_noticed() -> None:
 def test_another_secret_says_what_is_missing() -> None:
     with pytest.raises(
         CannotDecrypt,
-        match=r"channel:1 was encrypted under another CRYPTO_SECRET \(key id [0-9a-f]{8}\), and opens with no other",
+        match=r"channel:1 was encrypted under another CRYPTO_SECRET \(key id [0-9a-f]{8}\), and opens with no other: "
+        "CRYPTO_SECRET or CRYPTO_SECRET_FORMER must name that one",
     ):
         Vault(NEW).decrypt(VAULT.encrypt("key", "channel:1"), "channel:1")
 
 
-def test_a_fingerprint_is_that_of_one_secret_also_when_it_is_a_former_one() -> None:
-    assert VAULT.has_fingerprint(Vault(OLD).fingerprint)
-    assert Vault(NEW, former=[OLD]).has_fingerprint(VAULT.fingerprint)
-    assert not Vault(NEW).has_fingerprint(VAULT.fingerprint)
+def test_a_mark_is_that_of_one_secret_also_when_it_is_a_former_one() -> None:
+    assert VAULT.knows(Vault(OLD).mark)
+    assert VAULT.is_current_mark(Vault(OLD).mark)
+    assert Vault(NEW, former=[OLD]).knows(VAULT.mark)
+    assert not Vault(NEW, former=[OLD]).is_current_mark(VAULT.mark)
+    assert not Vault(NEW).knows(VAULT.mark)
+    assert Vault(NEW).for_database(VAULT.mark) is None
+
+
+def in_database(vault: Vault, mark: str) -> Vault:
+    found = vault.for_database(mark)
+    assert found is not None
+    return found
+
+
+def test_tokens_are_hashed_as_they_were_however_often_the_secret_changes() -> None:
+    mark, before = VAULT.mark, OLD
+    for now in (NEW, Secret("the third secret, later"), OLD):
+        mark = in_database(Vault(now, former=[before]), mark).mark
+        assert in_database(Vault(now), mark).token_hash(KEY) == VAULT.token_hash(KEY)
+        assert Vault(Secret("somebody else's secret")).for_database(mark) is None
+        before = now
+    assert mark == VAULT.mark
+
+
+def test_a_mark_that_was_put_together_of_two_does_not_open() -> None:
+    mark = in_database(Vault(NEW, former=[OLD]), VAULT.mark).mark
+    with pytest.raises(CannotDecrypt, match="the secret of the token hashes was encrypted under another CRYPTO_SECRET"):
+        VAULT.for_database(f"{VAULT.mark} {mark.partition(' ')[2]}")
 
 
 @pytest.mark.parametrize("stored", ["", "sk-plain-key", "v2:00000000:AAAA", "v1:00000000:", "v1"])
@@ -87,8 +113,10 @@ def test_after_a_rotation_the_former_secret_still_opens_and_the_new_one_writes()
 
 
 def test_a_short_secret_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 16 characters"):
+    with pytest.raises(ValueError, match=r"^CRYPTO_SECRET must have at least 16 characters"):
         Vault(Secret("fifteen letters"))
+    with pytest.raises(ValueError, match=r"^CRYPTO_SECRET_FORMER must have at least 16 characters"):
+        Vault(NEW, former=[OLD, Secret("fifteen letters")])
 
 
 def test_a_token_hash_is_stable_and_keyed() -> None:
@@ -100,11 +128,6 @@ def test_a_token_hash_is_stable_and_keyed() -> None:
 def test_a_token_is_the_same_with_and_without_its_prefix() -> None:
     assert VAULT.token_hash(KEY) == VAULT.token_hash(KEY.removeprefix("sk-"))
     assert VAULT.token_hash(KEY) != VAULT.token_hash(KEY[:-1])
-
-
-def test_former_token_hashes_are_those_of_the_former_secrets() -> None:
-    assert Vault(NEW, former=[OLD]).former_token_hashes(KEY) == (VAULT.token_hash(KEY),)
-    assert VAULT.former_token_hashes(KEY) == ()
 
 
 def test_a_password_is_argon2id_with_the_stated_cost() -> None:

@@ -16,9 +16,9 @@ from sqlalchemy import create_engine
 from tollway.config.channel import Channel, ChannelType
 from tollway.config.secret import Secret
 from tollway.config.settings import Settings
-from tollway.gateway.data_dir import FINGERPRINT, DataDirError, open_data_dir
+from tollway.gateway.data_dir import DataDirError, open_data_dir
 from tollway.gateway.secrets_at_rest import Vault
-from tollway.gateway.store import channels, migrate, options, tokens, users
+from tollway.gateway.store import channels, migrate, options, secret_mark, tokens, users
 
 pytestmark = pytest.mark.anyio
 
@@ -175,16 +175,16 @@ async def test_a_database_without_a_fingerprint_is_judged_by_its_channels_keys(s
     opened = await open_data_dir(settings)
     channel = Channel(0, "c", ChannelType.OPENAI, ("m",), keys=(Secret("sk-upstream"),))
     await channels.create(opened.store, opened.vault, channel, now_ms=1)
-    await options.unset(opened.store, FINGERPRINT, now_ms=1)
+    await options.unset(opened.store, secret_mark.NAME, now_ms=1)
     await opened.store.close()
     (settings.data_dir / "crypto_secret").rename(kept := settings.data_dir / "kept")
     with pytest.raises(DataDirError, match="CRYPTO_SECRET is not the one"):
         await open_data_dir(replace(settings, crypto_secret=Secret("a secret from outside")))
     right = replace(settings, crypto_secret=Secret(kept.read_text().strip()))
     opened = await open_data_dir(right)
-    stored = (await options.list_all(opened.store))[FINGERPRINT]
+    mark = await secret_mark.read(opened.store)
     await opened.store.close()
-    assert Vault(right.crypto_secret).has_fingerprint(stored)
+    assert mark == Vault(right.crypto_secret).mark
 
 
 @pytest.mark.parametrize("content", [b"", b"short\n", b"\xff" * 40], ids=["empty", "cut short", "no text"])

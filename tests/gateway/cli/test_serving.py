@@ -118,6 +118,7 @@ def test_a_demonstration_is_led_to_no_other_gateways_data(tmp_path: Path) -> Non
         "SQLITE_PATH": "other.db",
         "DATA_DIR": "other",
         "CRYPTO_SECRET": "short",
+        "CRYPTO_SECRET_FORMER": "short",
     }
     with running("demo", "--port", "0", "--json", cwd=tmp_path, **elsewhere) as process:
         assert process.stdout is not None
