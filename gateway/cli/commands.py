@@ -36,7 +36,7 @@ COMMANDS = (
     Command("group", "list, set and delete user groups and their price ratios", "group"),
     Command("budget", "list, set and delete what may be spent in a day, a week or a month", "budget"),
     Command("audit", "prove that all grants, balances and charges add up", "audit"),
-    Command("db", "show the database's schema and bring it up to date", "db"),
+    Command("db", "show the database's schema and bring it up to date; change CRYPTO_SECRET", "db"),
 )
 
 MANUAL = """\
@@ -61,13 +61,15 @@ COMMANDS
 ENVIRONMENT
     DATA_DIR        where everything is kept; --data-dir goes before it. Default: data
     SQL_DSN         the database, if not DATA_DIR/tollway.db: postgresql://user:password@host/name, mysql://...
-    CRYPTO_SECRET   encrypts upstream keys and hashes callers' keys. Default: made at first use, kept in DATA_DIR
+    CRYPTO_SECRET   encrypts upstream keys and hashes callers' keys. Default: made at first use, kept in DATA_DIR;
+                    to change it: tollway db rotate-secret --help
     HOST, PORT      the address to listen on. Default: 127.0.0.1 and 3000
     `tollway serve --help` lists all of them.
 
 FILES
     DATA_DIR/tollway.db       the database, with tollway.db-wal and tollway.db-shm beside it
     DATA_DIR/crypto_secret    the secret; without it the keys in the database are lost, so back up both
+                              (crypto_secret_former, while it is being changed: the one before)
     DATA_DIR/journal/         charges that the database does not have yet; the next start writes those of a process that
                               ended without doing so
 

@@ -17,7 +17,7 @@ from sqlalchemy import update as update_rows
 from ...config.channel import Channel, ChannelStatus, ChannelType
 from ...config.secret import Secret
 from ..secrets_at_rest import CannotDecrypt, Vault
-from . import changes, json_text
+from . import changes, json_text, secret_mark
 from .errors import Unreadable
 from .records import ChannelState
 from .schema import abilities, channels
@@ -41,7 +41,11 @@ PLAIN = (
 
 
 async def create(session: Session, vault: Vault, channel: Channel, *, now_ms: int) -> Channel:
-    """Store a new channel and return it with its id; the id it came with is ignored."""
+    """
+    Store a new channel and return it with its id; the id it came with is ignored.
+
+    Raises `CannotDecrypt` where the database has another secret by now, so that its readers could not open it.
+    """
 
     async def work(transaction: Transaction) -> Channel:
         # The id is a part of what is encrypted, so the row comes first.
@@ -54,6 +58,9 @@ async def create(session: Session, vault: Vault, channel: Channel, *, now_ms: in
         )
         await _write_abilities(transaction, created)
         await changes.note(transaction, "channel", created.id, now_ms=now_ms)
+        mark = await secret_mark.read(transaction)
+        if mark is not None and not vault.knows(mark):
+            raise CannotDecrypt("it was changed meanwhile (tollway db rotate-secret)")
         return created
 
     return await session.run(work)
@@ -125,6 +132,36 @@ async def list_all(
                 raise
             on_locked(row["id"], exc)
     return tuple(found)
+
+
+async def count_former(session: Session, vault: Vault) -> int:
+    """How many are encrypted under a former secret. Raises `CannotDecrypt` where one of them does not open."""
+    return len(await _under_former(session, vault))
+
+
+async def encrypt_again(transaction: Transaction, vault: Vault) -> int:
+    """
+    Encrypt those under the current secret that are under a former one; how many.
+
+    The caller notes the change. Raises `CannotDecrypt` as `count_former` does.
+    """
+    found = await _under_former(transaction, vault)
+    for channel_id, text in found.items():
+        encrypted = vault.encrypt(text, _aad(channel_id))
+        await transaction.change(
+            update_rows(channels).where(channels.c.id == channel_id).values(keys_encrypted=encrypted)
+        )
+    return len(found)
+
+
+async def _under_former(session: Session, vault: Vault) -> dict[int, str]:
+    """What is encrypted, by the channel's id."""
+    rows = await session.all(select(channels.c.id, channels.c.keys_encrypted).order_by(channels.c.id).with_for_update())
+    return {
+        row["id"]: vault.decrypt(row["keys_encrypted"], _aad(row["id"]))
+        for row in rows
+        if not vault.is_current(row["keys_encrypted"])
+    }
 
 
 async def states(session: Session, ids: Iterable[int] | None = None) -> dict[int, ChannelState]:

@@ -77,10 +77,13 @@ def test_what_compose_asks_for_is_in_the_example_and_the_other_way_round(text: s
 
 
 def test_no_secret_has_a_default(text: str) -> None:
-    """Also no `${NAME}` without `:?`, which compose takes for an empty password."""
+    """
+    Also no `${NAME}` without `:?`, which compose takes for an empty password. Only the secret of before is mostly none.
+    """
     without_shell = text.replace("$$", "")
     used = set(re.findall(r"\$\{?(\w+)", without_shell))
-    assert used - {match[1] for match in REQUIRED.finditer(text)} == {"PUBLISH"}
+    assert used - {match[1] for match in REQUIRED.finditer(text)} == {"PUBLISH", "CRYPTO_SECRET_FORMER"}
+    assert {match[2] for match in OPTIONAL.finditer(text) if match[1] == "CRYPTO_SECRET_FORMER"} == {""}
 
 
 def test_what_is_mounted_from_here_exists(services: dict[str, Document], deploy: Path) -> None:

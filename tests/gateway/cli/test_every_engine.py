@@ -104,6 +104,7 @@ explain --user Ann --model m                                                  | 
 explain --token "%s :x" --body BODY                                           | "budgets"
 user list                                                                     | "used_quota": 200
 user delete ann                                                               | "deleted"
+db rotate-secret                                                              | "changed": false
 audit                                                                         | "clean": true
 """
 APART = r"""
