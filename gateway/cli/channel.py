@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from ...adapters.providers.provider import Provider, whole_url
 from ...adapters.providers.registry import PROVIDERS
 from ...config.amounts import dollars
 from ...config.channel import Channel, ChannelStatus, ChannelType
@@ -17,7 +18,7 @@ from ..store import channels
 from ..store.records import ChannelState
 from .arguments import Parser, command, group
 from .channel_flags import add_flags, edited, edits
-from .channel_warnings import namesakes, unpriced
+from .channel_warnings import namesakes, unpriced, without_path
 from .failures import Usage
 from .output import clean, iso, short, table, tell, tell_with_warnings
 from .session import now_ms, opened_data_dir, opened_store, settings_of
@@ -53,7 +54,9 @@ async def create(arguments: Namespace) -> int:
         # Keys of two secrets in one table would leave a server with half of its channels.
         await channels.list_all(opened.store, opened.vault)
         created = await channels.create(opened.store, opened.vault, channel, now_ms=now_ms())
-        warnings = [*await namesakes(opened.store, created), *await unpriced(opened.store, created)]
+        warnings = (
+            await namesakes(opened.store, created) + without_path(created) + await unpriced(opened.store, created)
+        )
     return tell_with_warnings(
         arguments, {"id": created.id}, warnings, f"Channel {created.name} has the id {created.id}."
     )
@@ -72,6 +75,7 @@ async def update(arguments: Namespace) -> int:
         if changed is None:
             raise unknown("channel", channel_id)
         warnings = await namesakes(store, changed) if "name" in changes else []
+        warnings += without_path(changed) if "base_url" in changes or "type" in changes else []
         warnings += await unpriced(store, changed) if "models" in changes else []
     return tell_with_warnings(
         arguments, {"id": changed.id}, warnings, f"Channel {changed.id} ({changed.name}) is changed."
@@ -83,8 +87,13 @@ async def types(arguments: Namespace) -> int:
         {"type": int(type), "name": provider.name, "base_url": provider.base_url, "key_needed": provider.key_needed}
         for type, provider in sorted(PROVIDERS.items())
     ]
-    rows = ((each["type"], each["name"], each["base_url"] or "must be given") for each in documents)
+    rows = ((int(type), provider.name, _address(provider)) for type, provider in sorted(PROVIDERS.items()))
     return tell(arguments, documents, table(("type", "name", "base URL"), rows, empty=""))
+
+
+def _address(provider: Provider) -> str:
+    wanted = "must be given, as the whole URL of a request" if provider.address is whole_url else "must be given"
+    return provider.base_url or wanted
 
 
 async def list_channels(arguments: Namespace) -> int:

@@ -34,7 +34,12 @@ def add_flags(parser: ArgumentParser, *, create: bool) -> None:
         metavar="TYPE",
         help="the provider, by number or by name, as `channel types` lists them",
     )
-    add("--base-url", metavar="URL", help="where it lives; may end in /v1 or not. Default: the provider's own")
+    add(
+        "--base-url",
+        metavar="URL",
+        help="where it lives; may end in /v1 or not. Of Custom: the whole URL of every request, in which {model} is the"
+        " model's name. Default: the provider's own",
+    )
     add("--key", action="append", metavar="KEY", help="an upstream key, or several between commas; may be repeated")
     add("--key-stdin", action="store_true", help="read the keys from standard input, between commas or line breaks")
     add("--models", type=names, required=create, metavar="A,B", help="the names by which clients ask for its models")

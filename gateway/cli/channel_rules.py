@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
+from ...adapters.operations import OPERATIONS
 from ...adapters.outgoing import TRANSPORTS_OWN
 from ...adapters.providers.provider import whole_url
 from ...adapters.providers.registry import PROVIDERS
@@ -22,6 +23,8 @@ LONGEST = {
     "proxy": 512,
     "tag": 64,
 }
+PATHS = (*(operation.path for operation in OPERATIONS if operation.relayed), "/chat/completions")
+"""What is appended to a base URL, and what stands behind it on the pages of vendors."""
 LONGEST_GROUP = 64
 MOST_KEYS = 10_000
 
@@ -92,8 +95,11 @@ def _address_problems(channel: Channel) -> Iterator[ChannelProblem]:
             yield ChannelProblem("base_url", "must not hold a user or password: that is what keys are for")
         if "#" in channel.base_url:
             yield ChannelProblem("base_url", "must not have a fragment")
-        if "?" in channel.base_url and provider.address is not whole_url:
-            yield ChannelProblem("base_url", f"must not have a query: {provider.name} has a path appended to it")
+        if provider.address is not whole_url:
+            if "?" in channel.base_url:
+                yield ChannelProblem("base_url", f"must not have a query: {provider.name} has a path appended to it")
+            if ending := next((path for path in PATHS if url.path.rstrip("/").endswith(path)), None):
+                yield ChannelProblem("base_url", f"must not end in {ending}, which is appended to it")
     elif not provider.base_url:
         yield ChannelProblem("base_url", f"is required: {provider.name} has no address of its own")
     if channel.proxy:

@@ -56,6 +56,11 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "a base URL with a user": ((*OPENAI, "--base-url", "https://me@host"), "--base-url: must not hold a user"),
     "a base URL with a fragment": ((*OPENAI, "--base-url", "https://host/#a"), "--base-url: must not have a fragment"),
     "a base URL with a query": ((*OPENAI, "--base-url", "https://host/?a=b"), "--base-url: must not have a query"),
+    "a base URL with the path": ((*OPENAI, "--base-url", "http://host/v1/embeddings/"), "end in /v1/embeddings, which"),
+    "a base URL with a part of the path": (
+        (*OPENAI, "--base-url", "http://host/a/chat/completions"),
+        "must not end in",
+    ),
     "a base URL with a port that is none": ((*OPENAI, "--base-url", "https://host:99999"), "--base-url: is no URL"),
     "a base URL with a blank": ((*OPENAI, "--base-url", "https://ho st"), "--base-url"),
     "a proxy of another scheme": ((*OPENAI, "--proxy", "ftp://host"), "--proxy"),

@@ -56,6 +56,25 @@ def test_a_second_channel_of_a_name_is_warned_of(done: Done) -> None:
     assert done("channel", "update", "--id", 2, "--name", "f")["warnings"] == []
 
 
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://host:8000", True),
+        ("http://host:8000/", True),
+        ("http://host:8000/v1", True),
+        ("http://host:8000/v1/chat/completions", False),
+        ("http://host:8000/?key=k", False),
+    ],
+)
+def test_a_custom_channel_without_the_path_of_a_request_is_warned_of(url: str, warned: bool, done: Done) -> None:
+    flags = ("--type", "custom", "--models", "gpt-4o-mini", "--base-url", url)
+    warnings = done("channel", "create", "--name", "c", *flags)["warnings"]
+    assert ["to its base URL as it stands" in each for each in warnings] == [True] * warned
+    assert done("channel", "update", "c", "--base-url", url)["warnings"] == warnings
+    assert done("channel", "update", "c", "--weight", 2)["warnings"] == []
+    assert done(*ECHO, "--name", "e", "--models", "gpt-4o-mini", "--base-url", "http://host:8000")["warnings"] == []
+
+
 def test_a_group_that_no_channel_serves_is_warned_of(done: Done) -> None:
     create = ("user", "create", "--username")
     assert done(*create, "ann")["warnings"] == []  # there is no channel at all: this is the beginning
@@ -117,6 +136,7 @@ def test_the_types_of_channels_are_listed(done: Done, tollway: Tollway) -> None:
     }
     shown = tollway("channel", "types").out
     assert all(name in shown for name in listed)
+    assert "Custom       must be given, as the whole URL of a request\n" in shown
     for each in listed.values():
         address = () if each["base_url"] else ("--base-url", "https://host")
         argv = ("--name", "c", "--type", each["type"], "--models", "m", *address)
