@@ -48,11 +48,13 @@ def variables() -> str:
 
 
 def serve(arguments: Namespace) -> int:
-    from .session import settings_of
+    from .session import exists, settings_of, tell_of_new
 
     settings = at_address(settings_of(arguments), arguments)
+    found = exists(settings.database)
     # Tried here first, where a failure is one sentence: workers that cannot start would be started for ever.
     asyncio.run(_try_to_open(settings))
+    tell_of_new(found, settings, arguments)
     return start(settings, workers=arguments.workers or settings.workers)
 
 

@@ -1,6 +1,7 @@
 """A command's way to the data: settings, then the store, closed again whatever happens."""
 
 import os
+import sys
 import time
 from argparse import Namespace
 from collections.abc import AsyncGenerator
@@ -14,6 +15,7 @@ from ..store import Store, StoreError, Unsupported, changes, users
 from ..store.address import parse
 from ..store.records import UserRow
 from .failures import Failure, Usage
+from .output import clean
 
 
 def settings_of(arguments: Namespace) -> Settings:
@@ -22,20 +24,25 @@ def settings_of(arguments: Namespace) -> Settings:
     try:
         parse(settings.database)
     except Unsupported as error:
-        names = (each.name for each in VARIABLES if each.field == "database_url")
-        set_here = [name for name in names if os.environ.get(name, "").strip()]
-        raise Unsupported(f"{set_here[0]}: {error}" if set_here else str(error)) from None
+        named_by = _variable("database_url")
+        raise Unsupported(f"{named_by}: {error}" if named_by else str(error)) from None
     return settings if arguments.data_dir is None else replace(settings, data_dir=Path(arguments.data_dir))
+
+
+def _variable(field: str) -> str:
+    """The environment's variable that this setting has its value from, or ""."""
+    names = (each.name for each in VARIABLES if each.field == field)
+    return next((name for name in names if os.environ.get(name, "").strip()), "")
 
 
 @asynccontextmanager
 async def opened_store(arguments: Namespace, *, create: bool = False) -> AsyncGenerator[Store]:
     """The store. Without `create`, a database that is not there is a mistake and is not made."""
     settings = settings_of(arguments)
-    if not create:
-        _must_exist(settings)
+    found = _exists(settings, create=create)
     store = await open_store(settings)
     try:
+        tell_of_new(found, settings, arguments)
         async with _telling(settings, store):
             yield store
     finally:
@@ -46,10 +53,10 @@ async def opened_store(arguments: Namespace, *, create: bool = False) -> AsyncGe
 async def opened_data_dir(arguments: Namespace, *, create: bool = False) -> AsyncGenerator[DataDir]:
     """The store and the vault."""
     settings = settings_of(arguments)
-    if not create:
-        _must_exist(settings)
+    found = _exists(settings, create=create)
     opened = await open_data_dir(settings)
     try:
+        tell_of_new(found, settings, arguments)
         async with _telling(settings, opened.store):
             yield opened
     finally:
@@ -63,7 +70,11 @@ async def opened_logs(arguments: Namespace, store: Store) -> AsyncGenerator[Stor
     url = settings.log_database_url
     if not url and await has_logs_elsewhere(store):
         raise Usage("the logs are in a database of their own: set LOG_SQL_DSN as the server has it")
-    if url and not exists(url):
+    try:
+        found = not url or exists(url)
+    except Unsupported as error:
+        raise Unsupported(f"LOG_SQL_DSN: {error}") from None
+    if not found:
         raise Failure(f"there is no database at {parse(url).path}, where LOG_SQL_DSN names one")
     log_store = await open_log_store(settings)
     try:
@@ -109,10 +120,25 @@ def exists(url: str) -> bool:
         return False
 
 
-def _must_exist(settings: Settings) -> None:
-    if not exists(settings.database):
-        path = parse(settings.database).path
-        raise Failure(f"there is no database at {path}: name its folder with --data-dir or DATA_DIR")
+def _exists(settings: Settings, *, create: bool) -> bool:
+    """Whether there is a database. Raises `Failure` where it is not and is not to be made."""
+    found = exists(settings.database)
+    if not found and not create:
+        raise Failure(f"there is no database at {parse(settings.database).path}{_remedy()}")
+    return found
+
+
+def _remedy() -> str:
+    named_by = _variable("database_url")
+    return f", where {named_by} names one" if named_by else ": name its folder with --data-dir or DATA_DIR"
+
+
+def tell_of_new(found: bool, settings: Settings, arguments: Namespace) -> None:
+    """Where a database was made, and how to name another: a command in the wrong folder would start a second one."""
+    if not found and not arguments.json:
+        path = os.path.abspath(parse(settings.database).path)
+        elsewhere = "" if _variable("database_url") else "; --data-dir or DATA_DIR names the folder of another"
+        print(f"tollway: {clean(path)} is a new database{elsewhere}", file=sys.stderr)
 
 
 async def user_named(store: Store, username: str) -> UserRow:

@@ -169,6 +169,7 @@ def test_a_second_ctrl_c_cuts_open_requests_off(data_dir: Path, upstream: Upstre
 def test_ctrl_c_while_workers_start_is_no_accident(data_dir: Path, seconds: float) -> None:
     with serving_process(data_dir, "--workers", "2", ready=False) as process:
         assert process.popen.stderr is not None
+        assert "is a new database" in process.popen.stderr.readline()
         assert "listens on" in process.popen.stderr.readline()
         time.sleep(seconds)
         process.press_ctrl_c()
@@ -314,6 +315,7 @@ def test_keys_prompts_and_answers_are_written_nowhere(data_dir: Path, upstream: 
 def test_who_connects_once_it_says_that_it_listens_is_served(workers: str, data_dir: Path) -> None:
     with serving_process(data_dir, "--workers", workers, ready=False) as process:
         assert process.popen.stderr is not None
+        assert "is a new database" in process.popen.stderr.readline()
         line = process.popen.stderr.readline()
         assert line.endswith(f" listens on {process.address}\n")
         with urllib.request.urlopen(f"{process.address}/healthz", timeout=20) as answer:

@@ -211,6 +211,15 @@ def test_a_setting_that_cannot_be_used_is_named(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("variable", ["SQL_DSN", "DATABASE_URL", "SQLITE_PATH"])
+def test_a_database_that_is_not_there_is_said_to_be_where_a_setting_has_it(
+    variable: str, tollway: Tollway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "/nowhere/t.db")
+    ended = tollway("user", "list", "--data-dir", "d")
+    assert ended.err == f"tollway user: there is no database at /nowhere/t.db, where {variable} names one\n"
+
+
 def test_a_file_in_place_of_the_data_directory_is_named(tollway: Tollway, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -49,3 +49,28 @@ def test_an_empty_data_directory_is_refused_anywhere(tollway: Tollway) -> None:
 
 def test_the_version_is_shown_in_every_spelling(tollway: Tollway) -> None:
     assert len({tollway(word).out for word in ("--version", "-V", "version")}) == 1
+
+
+MAKING = [
+    ("user", "create", "--username", "ann"),
+    ("channel", "create", "--name", "e", "--type", "echo", "--models", "gpt-4o"),
+    ("option", "set", "retry_next", "2"),
+    ("price", "set", "m", "--per-call", "1"),
+    ("db", "upgrade"),
+]
+
+
+@pytest.mark.parametrize("command", MAKING, ids=" ".join)
+def test_a_command_that_makes_a_database_says_where(
+    command: tuple[str, ...], tollway: Tollway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typed in the wrong folder it does what it says, and no server ever sees it."""
+    monkeypatch.delenv("DATA_DIR")
+    monkeypatch.chdir(tmp_path / "data")
+    path = tmp_path / "data" / "data" / "tollway.db"
+    told = f"tollway: {path} is a new database; --data-dir or DATA_DIR names the folder of another\n"
+    assert tollway(*command).err == told
+    assert tollway("option", "set", "retry_same", "1").err == ""
+    assert tollway("user", "create", "--username", "bob", "--data-dir", "json", "--json").err == ""
+    monkeypatch.setenv("SQLITE_PATH", "other.db")
+    assert tollway("db", "upgrade").err == f"tollway: {tmp_path}/data/other.db is a new database\n"

@@ -176,6 +176,18 @@ def test_a_log_database_that_is_not_there_is_not_made(
     assert not (tmp_path / "none.db").exists()
 
 
+@pytest.mark.parametrize(
+    "command", [("logs",), ("logs", "rebuild-hours"), ("budget", "list"), ("audit",)], ids=" ".join
+)
+def test_a_log_database_that_is_none_is_named(
+    command: tuple[str, ...], tollway: Tollway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG_SQL_DSN", "oracle://host/logs")
+    ended = tollway(*command)
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert ": LOG_SQL_DSN: oracle:// is no database known here" in ended.err
+
+
 async def serve_once(settings: Settings) -> None:
     async with open_stores(settings):
         pass

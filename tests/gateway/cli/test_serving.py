@@ -155,6 +155,8 @@ def test_a_second_server_on_one_data_directory_says_that_there_is_another(tmp_pa
     argv = ("serve", "--port", "0", "--data-dir", "d")
     with running(*argv, cwd=tmp_path) as first:
         assert first.stderr is not None
+        new = f"tollway: {tmp_path / 'd' / 'tollway.db'} is a new database; "
+        assert first.stderr.readline().startswith(new), "a server in the wrong folder would serve nobody"
         assert " listens on " in first.stderr.readline(), "it is alone, and says nothing else"
         with running(*argv, cwd=tmp_path) as second:
             assert second.stderr is not None
