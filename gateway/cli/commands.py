@@ -88,9 +88,9 @@ EXAMPLES
     At most ten dollars a day for alice, and a warning at 90 %:
         tollway budget set --user alice --period daily --amount 5000000 --soft-percent 90
     A price was wrong for three days; correct it, see what that comes to, and correct what was charged:
-        tollway price set gpt-4o-mini --input 0.15 --output 0.60
-        tollway price reprice --model gpt-4o-mini --since 3d
-        tollway price reprice --model gpt-4o-mini --since 3d --yes
+        tollway price set my-model --input 0.15 --output 0.60
+        tollway price reprice --model my-model --since 3d
+        tollway price reprice --model my-model --since 3d --yes
 
 EXIT STATUS
     0   done

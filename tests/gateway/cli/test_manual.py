@@ -30,6 +30,14 @@ def test_the_manual_names_every_command_and_every_section(tollway: Tollway) -> N
     assert all(len(line) <= 120 for line in ended.out.splitlines())
 
 
+def test_the_examples_of_prices_give_none_of_a_shipped_price_away(tollway: Tollway) -> None:
+    lines = [line.split() for line in tollway("--help").out.splitlines() if "tollway price set " in line]
+    assert lines
+    for _, *argv in lines:
+        ended = tollway(*argv)
+        assert (ended.status, ended.err) == (0, "")
+
+
 @pytest.mark.parametrize("parser", list(parsers()), ids=lambda parser: parser.prog)
 def test_every_argument_of_every_command_is_documented(parser: ArgumentParser) -> None:
     assert not [action.dest for action in parser._actions if not action.help]
