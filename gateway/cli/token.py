@@ -1,12 +1,13 @@
 """`tollway token`: the keys that callers hold."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+from ...adapters.requests.model_suffix import parse_model
 from ...config.amounts import dollars
 from ...config.groups import GroupRatios
-from ..store import Store, options, tokens, users
+from ..store import Store, channels, options, tokens, users
 from ..store.records import TokenRow, TokenStatus
 from .arguments import Parser, command, group, limit, moment, name, names, networks, or_empty, quota
 from .failures import Failure, Usage
@@ -81,6 +82,8 @@ async def create(arguments: Namespace) -> int:
         if arguments.group and arguments.group != user.group:
             await _check_group(store, arguments.group, user.group)
         namesakes = [str(other.id) for other in await tokens.of_user(store, user.id) if other.name == arguments.name]
+        warnings = [f"{user.username} has another key of this name: {', '.join(namesakes)}"] if namesakes else []
+        warnings += await _unlisted(store, arguments.models)
         token_id, key = await tokens.create(
             store,
             vault,
@@ -97,9 +100,15 @@ async def create(arguments: Namespace) -> int:
             parallel_requests=arguments.parallel_requests or 0,
             now_ms=now,
         )
-    warnings = [f"{user.username} has another key of this name: {', '.join(namesakes)}"] if namesakes else []
     text = f"Token {token_id} of {user.username}. The key is shown this once:\n{key.reveal()}"
     return tell_with_warnings(arguments, {"id": token_id, "key": key.reveal()}, warnings, text)
+
+
+async def _unlisted(store: Store, models: Iterable[str] | None) -> list[str]:
+    """The models that a key is for and that nobody serves: misspelt, it may be. None while there are no channels."""
+    known = await channels.listed(store) if models else frozenset[str]()
+    missing = [model for model in models or () if known.isdisjoint((model, parse_model(model).base))]
+    return [f"no channel lists {', '.join(missing)}"] if known and missing else []
 
 
 async def _check_group(store: Store, wanted: str, user_group: str) -> None:
@@ -140,7 +149,9 @@ async def update(arguments: Namespace) -> int:
             given["status"] = TokenStatus.ENABLED
         if not await tokens.update_token(store, token_id, given, now_ms=now):
             raise unknown("token", token_id)
-    return tell(arguments, {"id": token_id}, f"Token {token_id} ({given.get('name', token.name)}) is changed.")
+        warnings = await _unlisted(store, given.get("models"))
+    text = f"Token {token_id} ({given.get('name', token.name)}) is changed."
+    return tell_with_warnings(arguments, {"id": token_id}, warnings, text)
 
 
 def _changes(arguments: Namespace) -> tokens.TokenChanges:

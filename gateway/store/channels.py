@@ -242,6 +242,11 @@ async def is_served(session: Session, group: str) -> bool:
     return await session.one(its) is not None or await session.one(select(abilities.c.channel_id).limit(1)) is None
 
 
+async def listed(session: Session) -> frozenset[str]:
+    """The models that any channel, enabled or not, lists for any group."""
+    return frozenset(row["model"] for row in await session.all(select(abilities.c.model).distinct()))
+
+
 async def _write_abilities(transaction: Transaction, channel: Channel) -> None:
     await transaction.change(delete_from(abilities).where(abilities.c.channel_id == channel.id))
     rest = (channel.id, channel.status == ChannelStatus.ENABLED, channel.priority, channel.weight)

@@ -85,6 +85,19 @@ def test_a_group_that_no_channel_serves_is_warned_of(done: Done) -> None:
     assert done("user", "update", "bob", "--role", "admin")["warnings"] == []
 
 
+def test_models_of_a_key_that_no_channel_lists_are_warned_of(done: Done) -> None:
+    done("user", "create", "--username", "ann")
+    create = ("token", "create", "--user", "ann", "--name")
+    assert done(*create, "early", "--models", "gpt-4o")["warnings"] == []  # there is no channel yet
+    done(*ECHO, "--name", "e", "--models", "gpt-4o-mini,o3-mini", "--group", "vip")
+    assert done(*create, "all")["warnings"] == []
+    assert done(*create, "good", "--models", "gpt-4o-mini,o3-mini-high")["warnings"] == []
+    warnings = ["no channel lists gpt4o, gpt-4o"]
+    assert done(*create, "bad", "--models", "gpt4o,gpt-4o-mini,gpt-4o")["warnings"] == warnings
+    assert done("token", "update", "good", "--models", "gpt4o,gpt-4o")["warnings"] == warnings
+    assert done("token", "update", "good", "--models", "")["warnings"] == []
+
+
 @pytest.fixture
 def disabled(done: Done, in_store: InStore) -> None:
     """Channel 1 with one key of two out of use, 2 with its only one, 3 as a whole; all with a reason."""
