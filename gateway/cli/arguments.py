@@ -109,14 +109,14 @@ def on_loop(work: Work) -> Callable[[Namespace], int]:
     return run
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """A whole number between two bounds."""
+def whole(low: int, high: int, of: str = "") -> Callable[[str], int]:
+    """A whole number between two bounds; `of` follows "a whole number" where one that is none is refused."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
-            raise ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+            raise ArgumentTypeError(f"must be a whole number{of}, not {text!r}") from None
         if not low <= value <= high:
             raise ArgumentTypeError(f"must lie between {low} and {high}, not {text}")
         return value
@@ -124,7 +124,8 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-quota = whole(0, MOST_QUOTA)
+QUOTA = " of quota (500000 is a dollar)"
+quota = whole(0, MOST_QUOTA, QUOTA)
 number = whole(1, 2**63 - 1)
 limit = whole(0, 2**31 - 1)
 

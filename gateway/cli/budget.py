@@ -10,7 +10,7 @@ from ...config.budget import Budget, BudgetKind, Period, runs_out, span_of
 from ...config.groups import GroupRatios
 from ..store import Store, budgets, options
 from ..store.budgets import BudgetPeriod
-from .arguments import MOST_QUOTA, Parser, command, group, name, number, whole
+from .arguments import MOST_QUOTA, QUOTA, Parser, command, group, name, number, whole
 from .failures import Failure, Usage
 from .hours import spent_by_budgets
 from .output import clean, iso, table, tell
@@ -33,7 +33,11 @@ def parser() -> Parser:
     )
     _add_key(setting, required=True)
     setting.add_argument(
-        "--amount", type=whole(1, MOST_QUOTA), required=True, metavar="N", help="quota a period; 500000 is a dollar"
+        "--amount",
+        type=whole(1, MOST_QUOTA, QUOTA),
+        required=True,
+        metavar="N",
+        help="quota a period; 500000 is a dollar",
     )
     setting.add_argument(
         "--soft-percent",

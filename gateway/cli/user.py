@@ -9,7 +9,7 @@ from ..secrets_at_rest import hash_password
 from ..store import Conflict, Store, channels, users
 from ..store.records import Role, UserRow, UserStatus
 from ..store.spending import spent_lately
-from .arguments import MOST_QUOTA, Parser, command, group, name, quota, secret_from_stdin, username, whole
+from .arguments import MOST_QUOTA, QUOTA, Parser, command, group, name, quota, secret_from_stdin, username, whole
 from .failures import Failure, Usage
 from .output import iso as iso_time
 from .output import short, table, tell, tell_with_warnings
@@ -40,7 +40,11 @@ def parser() -> Parser:
     top_up = command(commands, "quota", add_quota, "add to a user's balance, or take from it")
     add_which(top_up, "user")
     top_up.add_argument(
-        "--add", type=whole(-MOST_QUOTA, MOST_QUOTA), required=True, metavar="N", help="500000 is a dollar; < 0 takes"
+        "--add",
+        type=whole(-MOST_QUOTA, MOST_QUOTA, QUOTA),
+        required=True,
+        metavar="N",
+        help="500000 is a dollar; < 0 takes",
     )
     password = command(commands, "password", set_password, "set a user's password")
     add_which(password, "user")
@@ -88,7 +92,8 @@ async def create(arguments: Namespace) -> int:
             by = "" if await users.by_name(store, arguments.username) else " by a user who was deleted"
             raise Failure(f"the username {arguments.username!r} is taken{by}") from None
         warnings = await _unserved(store, arguments.group)
-    return tell_with_warnings(arguments, {"id": user_id}, warnings, f"User {arguments.username} has the id {user_id}.")
+    text = f"User {arguments.username} has the id {user_id} and {dollars(arguments.quota)} to spend."
+    return tell_with_warnings(arguments, {"id": user_id}, warnings, text)
 
 
 async def _unserved(store: Store, group: str) -> list[str]:

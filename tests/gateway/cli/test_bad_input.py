@@ -37,6 +37,15 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "a short password": (("user", "create", "--username", "bob", "--password-stdin"), "password must have 8 to 512"),
     "a quota that is no number": (("user", "create", "--username", "bob", "--quota", "1.5"), "--quota"),
     "a quota below zero": (("user", "create", "--username", "bob", "--quota", "-1"), "--quota"),
+    "a quota in dollars": (("user", "create", "--username", "bob", "--quota", "$10"), "number of quota (500000 is a d"),
+    "a top-up in dollars": (
+        ("user", "quota", "ann", "--add", "1.50"),
+        "number of quota (500000 is a dollar), not '1.50'",
+    ),
+    "a budget in dollars": (
+        ("budget", "set", "--user", "ann", "--period", "daily", "--amount", "1.50"),
+        "number of quota (500000 is a dollar), not '1.50'",
+    ),
     "a quota beyond 64 bits": (("user", "create", "--username", "bob", "--quota", "9" * 20), "--quota"),
     "a balance beyond the bounds": (("user", "quota", "--username", "ann", "--add", 10**15), "--add"),
     "two budgets for one token": ((*TOKEN, "--quota", 1, "--unlimited"), "--unlimited"),

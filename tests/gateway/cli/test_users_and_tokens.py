@@ -131,7 +131,8 @@ def test_every_write_is_noted_for_a_server_that_runs(done: Done, in_store: InSto
 
 def test_people_read_text(tollway: Tollway) -> None:
     assert tollway("user", "list").out == "There are no users.\n"
-    assert tollway("user", "create", "--username", "ann", "--quota", 500_000).out == "User ann has the id 1.\n"
+    made = tollway("user", "create", "--username", "ann", "--quota", 500_000)
+    assert made.out == "User ann has the id 1 and $1.00 to spend.\n", "who took quota for dollars sees it"
     heading, line = tollway("user", "list").out.splitlines()
     assert heading.split()[:6] == ["id", "username", "role", "status", "group", "balance"]
     assert line.split()[:6] == ["1", "ann", "user", "enabled", "default", "$1.00"]
