@@ -10,6 +10,7 @@ they have.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import NoReturn, Self, cast
@@ -157,10 +158,12 @@ def _labels(where: str, value: object) -> dict[str, str]:
 
 
 def dump_exact(value: object) -> str:
-    """Compact JSON with every digit of a number; the json module writes a Decimal as a float, or not at all."""
+    """Compact JSON with every digit of a number (the json module writes a Decimal as a float, or not at all)."""
     if isinstance(value, Decimal):
         # Written out, 1e999999999 would fill the memory.
         return f"{value:f}" if abs(value.adjusted()) <= MOST_PLACES else str(value)
+    if isinstance(value, date):
+        return json.dumps(value.isoformat())
     if isinstance(value, Mapping):
         rows = cast("Mapping[str, object]", value)
         return "{" + ",".join(f"{dump_exact(key)}:{dump_exact(inner)}" for key, inner in rows.items()) + "}"

@@ -6,7 +6,6 @@ import signal
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Coroutine, Iterable
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NoReturn, Protocol, cast
 
@@ -199,18 +198,6 @@ def networks(text: str) -> tuple[str, ...]:
         except ValueError:
             raise ArgumentTypeError(f"must be addresses or networks such as 10.0.0.0/8, not {each!r}") from None
     return found
-
-
-def moment(text: str) -> int:
-    """An ISO 8601 date or time as milliseconds since the epoch; UTC unless it names an offset."""
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        raise ArgumentTypeError(f"must be a date or time such as 2027-01-31T18:00:00Z, not {text!r}") from None
-    try:
-        return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (OverflowError, ValueError):
-        raise ArgumentTypeError(f"must be a time that a calendar has, not {text!r}") from None
 
 
 def json_object(text: str) -> dict[str, Any]:

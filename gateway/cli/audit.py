@@ -5,7 +5,7 @@ from argparse import Namespace
 from ..ledger.audit import Audit, audit
 from ..ledger.opening import journal_folder
 from .arguments import Parser, finish, on_loop
-from .output import as_json
+from .output import as_json, counted
 from .session import opened_logs, opened_store, settings_of
 
 DESCRIPTION = """\
@@ -50,6 +50,11 @@ def _text(found: Audit) -> str:
     lines += [f"journal: {damage}" for damage in found.damages]
     lines += [f"note: {note}" for note in found.notes]
     if found.waiting:
-        lines.append(f"{found.waiting} charges are written down and wait for the database.")
-    lines.append("Everything adds up." if found.clean else f"{len(found.differences)} figures differ.")
+        lines.append(
+            counted(found.waiting, "charge is written down and waits", "charges are written down and wait")
+            + " for the database."
+        )
+    lines.append(
+        "Everything adds up." if found.clean else counted(len(found.differences), "figure differs.", "figures differ.")
+    )
     return "\n".join(lines)

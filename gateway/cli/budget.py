@@ -13,8 +13,9 @@ from ..store.budgets import BudgetPeriod
 from .arguments import MOST_QUOTA, QUOTA, Parser, command, group, name, number, whole
 from .failures import Failure, Usage
 from .hours import spent_by_budgets
+from .moments import now_ms
 from .output import clean, iso, table, tell
-from .session import now_ms, opened_logs, opened_store
+from .session import opened_logs, opened_store
 from .which import id_behind
 
 PERIODS = tuple(period.value for period in Period)

@@ -20,8 +20,9 @@ from .arguments import Parser, command, group
 from .channel_flags import add_flags, edited, edits
 from .channel_warnings import namesakes, unpriced, without_path
 from .failures import Usage
+from .moments import now_ms
 from .output import clean, iso, short, table, tell, tell_with_warnings
-from .session import now_ms, opened_data_dir, opened_store, settings_of
+from .session import opened_data_dir, opened_store, settings_of
 from .which import add_which, id_of, unknown
 
 TESTS_AT_ONCE = 8

@@ -6,8 +6,9 @@ from ..rotation import rotate
 from ..store import migrate
 from ..store.address import parse, shown
 from .arguments import Parser, command, group
-from .output import tell
-from .session import exists, now_ms, opened_data_dir, settings_of
+from .moments import now_ms
+from .output import counted, tell
+from .session import exists, opened_data_dir, settings_of
 
 ROTATE = """\
 Encrypt everything that is encrypted in the database anew, under CRYPTO_SECRET, in one transaction. CRYPTO_SECRET_FORMER
@@ -61,8 +62,9 @@ async def rotate_secret(arguments: Namespace) -> int:
         where = shown(opened.store.address)
     document = {"database": where, "changed": done.changed, "channels": done.channels}
     text = (
-        f"{where} is under the current CRYPTO_SECRET now, {done.channels} channels were encrypted anew: "
-        "CRYPTO_SECRET_FORMER may be taken away."
+        f"{where} is under the current CRYPTO_SECRET now, "
+        + counted(done.channels, "channel was encrypted anew", "channels were encrypted anew")
+        + ": CRYPTO_SECRET_FORMER may be taken away."
         if done.changed
         else f"Nothing to do: {where} is under the current CRYPTO_SECRET."
     )

@@ -18,9 +18,9 @@ from ..store import Store, channels, tokens, users
 from ..store.records import Role, TokenStatus
 from ..store.tokens import new_key
 from .arguments import Parser, finish
+from .moments import now_ms
 from .output import as_json
 from .serve import add_address, at_address, start
-from .session import now_ms
 
 FOLDER = Path("demo-data")
 USER, TOKEN, CHANNEL = "root", "demo", "echo"

@@ -27,8 +27,9 @@ from ..store import Store, budgets, channels, tokens, users
 from ..store.records import ChannelState, Role, UserRow, UserStatus
 from .arguments import Parser, finish, name, on_loop, text
 from .failures import Usage
+from .moments import now_ms
 from .output import clean, iso, table, tell
-from .session import now_ms, opened_data_dir, settings_of
+from .session import opened_data_dir, settings_of
 from .which import id_behind, unknown
 
 RELAYED = {operation.name: operation for operation in OPERATIONS if operation.relayed}

@@ -8,8 +8,9 @@ from ..store import groups, options
 from ..store.records import GroupRow
 from .arguments import Parser, command, group, name
 from .failures import Failure
+from .moments import now_ms
 from .output import table, tell
-from .session import now_ms, opened_store
+from .session import opened_store
 
 LONGEST_DESCRIPTION = 255
 

@@ -1,7 +1,6 @@
 """`tollway logs`: what was served, to whom, and what it cost."""
 
-import re
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from dataclasses import fields
 from typing import Any, cast
 
@@ -10,13 +9,12 @@ from ...config.options import Options
 from ..store import Store, corrections, hourly, logs, options
 from ..store.names import NamedKind
 from ..store.records import LogRow, LogType
-from .arguments import Commands, Parser, command, finish, moment, name, number, on_loop, text, whole
-from .output import as_json, iso, short, table, tell
-from .session import now_ms, opened_logs, opened_store
+from .arguments import Commands, Parser, command, finish, name, number, on_loop, text, whole
+from .moments import now_ms, past
+from .output import as_json, counted, iso, short, table, tell
+from .session import opened_logs, opened_store
 from .which import id_behind
 
-AGO = re.compile(r"(\d{1,9})([smhd])")
-UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 MOST_ROWS = 100_000
 NOTHING = "There is nothing to show. A request that was refused, or that no channel served, is in the access log only."
 OUTCOMES = ("failed", "truncated", "cancelled", "interrupted")
@@ -38,8 +36,8 @@ def parser() -> Parser:
     parser.add_argument(
         "--request", type=text, metavar="ID", help="only this request (x-request-id), and its corrections"
     )
-    parser.add_argument("--since", type=since, metavar="TIME", help="only newer ones: ISO 8601, or 30m, 2h, 7d ago")
-    parser.add_argument("--until", type=since, metavar="TIME", help="only older ones")
+    parser.add_argument("--since", type=past, metavar="TIME", help="only newer ones: ISO 8601, or 30m, 2h, 7d ago")
+    parser.add_argument("--until", type=past, metavar="TIME", help="only older ones")
     parser.add_argument(
         "--before", type=number, metavar="ID", help="the next page: what is older than the row of this id"
     )
@@ -54,19 +52,9 @@ def parser() -> Parser:
         rebuild_hours,
         "make the hourly sums again from the log rows, but for hours of which rows may be gone",
     )
-    rebuild.add_argument("--since", type=since, default=0, metavar="TIME", help="from the hour of this time on")
-    rebuild.add_argument("--until", type=since, metavar="TIME", help="up to this time")
+    rebuild.add_argument("--since", type=past, default=0, metavar="TIME", help="from the hour of this time on")
+    rebuild.add_argument("--until", type=past, metavar="TIME", help="up to this time")
     return parser
-
-
-def since(value: str) -> int:
-    """A time, or how long ago, as milliseconds since the epoch."""
-    if ago := AGO.fullmatch(value):
-        return max(0, now_ms() - int(ago[1]) * UNIT_MS[ago[2]])
-    try:
-        return moment(value)
-    except ArgumentTypeError:
-        raise ArgumentTypeError(f"must be a time such as 2027-01-31T18:00:00Z, or 30m, 2h, 7d, not {value!r}") from None
 
 
 async def show(arguments: Namespace) -> int:
@@ -115,8 +103,9 @@ async def rebuild_hours(arguments: Namespace) -> int:
     document = {"first_hour": iso(first), "hours": hours, "wrong_hours": wrong_hours, "wrong_sums": wrong_sums}
     if first is None:
         return tell(arguments, document, "There are no log rows: nothing was made again.")
-    lines = f"{hours} hours were compared with their rows: {wrong_sums} sums in {wrong_hours} hours were wrong"
-    lines += ", and are right now." if wrong_sums else "."
+    compared = counted(hours, "hour was compared with its rows", "hours were compared with their rows")
+    where = counted(wrong_hours, "hour", "hours")
+    lines = f"{compared}; made right: {counted(wrong_sums, 'sum', 'sums')} in {where}."
     if begins is not None and begins < first:
         lines += f" Hours before {iso(first)} stay: some of their rows may be gone."
     return tell(arguments, document, lines)

@@ -13,8 +13,9 @@ from ...config.options import NEW_API_NAMES, OptionError, Options, parse_option
 from ..store import Store, options
 from .arguments import Parser, command, did_you_mean, group, text
 from .failures import Failure, Usage
+from .moments import now_ms
 from .output import clean, tell
-from .session import now_ms, opened_store
+from .session import opened_store
 
 WIDEST = 120
 DEEPER = "    "

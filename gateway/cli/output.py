@@ -49,6 +49,11 @@ def clean(value: object) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """The number, and what follows it: "1 charge waits", "2 charges wait"."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def iso(milliseconds: int | None) -> str | None:
     """A time of the database as ISO 8601 in UTC, to the millisecond."""
     if milliseconds is None:

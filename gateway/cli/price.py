@@ -17,12 +17,13 @@ from ...config.pricing import Price, PriceError
 from ..store import prices
 from .arguments import Parser, cache_ratio, command, group
 from .failures import Failure, Usage
+from .moments import now_ms
 from .output import clean, iso, table, tell, tell_with_warnings
 from .own_prices import effective_prices, own_prices, read_prices
 from .price_files import export_prices, import_prices
 from .price_view import MEANINGS, figures, left_out, lines, others
 from .reprice import add_reprice
-from .session import now_ms, opened_store
+from .session import opened_store
 
 
 def parser() -> Parser:

@@ -10,13 +10,14 @@ from pathlib import Path
 from ...config.channel import LONGEST_MODEL
 from ...config.groups import GROUP_GROUP_RATIO, GROUP_RATIO, GroupRatios, dump_exact
 from ...config.price_book import PriceBook
-from ...config.price_text import to_toml
+from ...config.price_text import row_of, to_toml
 from ...config.pricing import Price, PriceError
 from ...config.ratios import Imported, Unsaid, export_ratios, import_ratios
 from ..store import Store, Transaction, groups, options, prices
 from .failures import Failure, Usage
-from .output import clean, tell
-from .session import now_ms, opened_store
+from .moments import now_ms
+from .output import clean, counted, tell
+from .session import opened_store
 
 MOST_BYTES = 16 * 1024 * 1024
 FEW = 10
@@ -50,9 +51,11 @@ async def import_prices(arguments: Namespace) -> int:
         "options": sorted(found.groups),
         "left_out": list(found.left_out),
     }
-    said = f"{len(rows)} prices are set" + (f", and {' and '.join(found.groups)}" if found.groups else "")
+    said = counted(len(rows), "price is set", "prices are set")
+    if found.groups:
+        said += f", and {' and '.join(found.groups)}"
     if skipped:
-        said += f"; {len(skipped)} are as shipped, and stay so"
+        said += "; " + counted(len(skipped), "is as shipped, and stays so", "are as shipped, and stay so")
     return tell(arguments, document, f"{said}.")
 
 
@@ -89,6 +92,9 @@ async def export_prices(arguments: Namespace, book: Mapping[str, Price]) -> int:
 
     Of many models that is one line for each kind of thing. `--json` has each named: standard output is JSON anyway.
     """
+    if arguments.format == "toml" and arguments.json:
+        print(dump_exact({"models": {model: row_of(price) for model, price in book.items()}}), flush=True)
+        return 0
     if arguments.format == "toml":
         print(to_toml(book), end="", flush=True)
         return 0

@@ -12,10 +12,10 @@ from ..store.logs import LogFilter
 from ..store.records import LogType
 from .arguments import Commands, command, name, text
 from .failures import Failure
-from .logs import since
-from .output import clean, table, tell
+from .moments import now_ms, past
+from .output import clean, counted, table, tell
 from .own_prices import effective_prices
-from .session import now_ms, opened_logs, opened_store
+from .session import opened_logs, opened_store
 from .which import user_behind
 
 DESCRIPTION = """\
@@ -35,8 +35,8 @@ def add_reprice(commands: Commands) -> None:
     parser = command(commands, "reprice", reprice_model, "correct past charges of a model to the price it has now")
     parser.description = DESCRIPTION
     parser.add_argument("--model", type=text, required=True, help="the model's name, as clients sent it")
-    parser.add_argument("--since", type=since, metavar="TIME", help="only newer charges: ISO 8601, or 30m, 2h, 7d")
-    parser.add_argument("--until", type=since, metavar="TIME", help="only older ones")
+    parser.add_argument("--since", type=past, metavar="TIME", help="only newer charges: ISO 8601, or 30m, 2h, 7d")
+    parser.add_argument("--until", type=past, metavar="TIME", help="only older ones")
     parser.add_argument("--user", type=name, metavar="USER", help="only those of this user: the name or id")
     parser.add_argument("--yes", action="store_true", help="make the corrections, instead of only showing them")
 
@@ -80,11 +80,13 @@ def _document(model: str, found: Repricing, *, written: bool) -> dict[str, Any]:
 
 
 def _text(model: str, found: Repricing, *, written: bool) -> str:
-    head = f"{found.looked_at} charges of {clean(model)}"
+    shown = clean(model)
+    charges = counted(found.looked_at, f"charge of {shown} was", f"charges of {shown} were")
+    compared = f"{charges} compared with its price"
     if not found.charges:
-        return f"{head} were compared with its price: all agree."
+        return f"{compared}: all agree."
     rows = [(user.username, user.charges, dollars(user.quota)) for _, user in sorted(found.users.items())]
     rows.append(("in all", found.charges, dollars(found.quota)))
     end = "They are corrected." if written else "Nothing is written yet: add --yes to correct them."
-    compared = f"{head} were compared with its price: {found.charges} differ from it, by"
-    return f"{compared}\n\n{table(('user', 'charges', 'difference'), rows, empty='')}\n\n{end}"
+    differ = counted(found.charges, "differs", "differ")
+    return f"{compared}: {differ} from it, by\n\n{table(('user', 'charges', 'difference'), rows, empty='')}\n\n{end}"

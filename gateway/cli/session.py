@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from argparse import Namespace
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -147,7 +146,3 @@ async def user_named(store: Store, username: str) -> UserRow:
     if user is None:
         raise Failure(f"the user {username!r} does not exist")
     return user
-
-
-def now_ms() -> int:
-    return int(time.time() * 1000)

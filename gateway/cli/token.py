@@ -9,10 +9,11 @@ from ...config.amounts import dollars
 from ...config.groups import GroupRatios
 from ..store import Store, channels, options, tokens, users
 from ..store.records import TokenRow, TokenStatus
-from .arguments import Parser, command, group, limit, moment, name, names, networks, or_empty, quota
+from .arguments import Parser, command, group, limit, name, names, networks, or_empty, quota
 from .failures import Failure, Usage
+from .moments import future, now_ms
 from .output import iso, short, table, tell, tell_with_warnings
-from .session import now_ms, opened_data_dir, opened_store
+from .session import opened_data_dir, opened_store
 from .which import add_which, id_of, unknown, user_behind
 
 NOTHING = ""
@@ -61,7 +62,7 @@ def _add_flags(parser: ArgumentParser, *, create: bool) -> None:
     optional("--models", names, "A,B", "the only models it may use", "all")
     optional("--allow-ips", networks, "A,B", "the only addresses or networks it comes from", "all")
     optional("--group", name, "GROUP", "routes and prices it so", "the user's")
-    optional("--expires", moment, "TIME", "ISO 8601, UTC unless it says", "never")
+    optional("--expires", future, "TIME", "ISO 8601, UTC unless it says, or 12h, 30d from now", "never")
     default = "Default: 0, as the options say" if create else "0: as the options say"
     add("--requests-per-minute", type=limit, metavar="N", help=f"requests it may make in a minute. {default}")
     add("--tokens-per-minute", type=limit, metavar="N", help=f"tokens it may use in a minute. {default}")

@@ -11,9 +11,10 @@ from ..store.records import Role, UserRow, UserStatus
 from ..store.spending import spent_lately
 from .arguments import MOST_QUOTA, QUOTA, Parser, command, group, name, quota, secret_from_stdin, username, whole
 from .failures import Failure, Usage
+from .moments import now_ms
 from .output import iso as iso_time
 from .output import short, table, tell, tell_with_warnings
-from .session import now_ms, opened_logs, opened_store
+from .session import opened_logs, opened_store
 from .which import add_which, unknown, user_of
 
 SHORTEST_PASSWORD = 8

@@ -102,6 +102,9 @@ def test_rows_are_taken_over_with_everything_that_they_say(done: Done, tollway: 
     }
     exported = PriceBook.load(tollway("price", "export", "--own").out)
     assert exported == book
+    (row,) = (row for model, row in done("price", "export", "--own")["models"].items() if model == "own")
+    assert row["tiers"] == [{"above": 200_000, "input": 2.5, "output": 15}]
+    assert row["checked"] == "2026-11-20"
     everything = PriceBook.load(tollway("price", "export").out)
     assert everything.prices.keys() == {*PriceBook.builtin().prices, "own", "own-*"}
 
@@ -279,7 +282,7 @@ def test_whoever_takes_a_price_away_is_told_what_counts_now(
 def test_what_is_as_shipped_is_not_made_ones_own(tollway: Tollway, done: Done, tmp_path: Path) -> None:
     (tmp_path / "all.toml").write_text(tollway("price", "export").out)
     done("price", "set", "gpt-4o", "--input", 1, "--output", 1)
-    assert "1 prices are set; " in tollway("price", "import", tmp_path / "all.toml").out
+    assert "1 price is set; " in tollway("price", "import", tmp_path / "all.toml").out
     assert [each["model"] for each in done("price", "list")] == ["gpt-4o"]
 
 

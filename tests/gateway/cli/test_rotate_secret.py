@@ -91,7 +91,7 @@ def test_the_file_has_the_new_secret_and_no_variable_is_needed_any_more(
     ended = tollway("db", "rotate-secret")
     assert ended.status == 0
     assert ended.out.endswith(
-        "tollway.db is under the current CRYPTO_SECRET now, 1 channels were encrypted anew: "
+        "tollway.db is under the current CRYPTO_SECRET now, 1 channel was encrypted anew: "
         "CRYPTO_SECRET_FORMER may be taken away.\n"
     )
     assert (kept.read_text(), mode(kept)) == (f"{NEW}\n", 0o600)

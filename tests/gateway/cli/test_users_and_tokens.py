@@ -1,5 +1,6 @@
 """Users and the keys they own."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,6 +102,14 @@ def test_a_token_has_the_limits_it_was_given(done: Done, in_store: InStore) -> N
     assert (token.models, token.allow_ips) == (("gpt-4o", "echo"), ("10.0.0.0/8", "::1"))
     assert (token.group, token.expires_at) == ("vip", datetime(2100, 1, 31, 16, tzinfo=UTC).timestamp() * 1000)
     assert (token.requests_per_minute, token.tokens_per_minute, token.parallel_requests) == (7, 8, 9)
+
+
+def test_a_token_may_end_so_many_days_from_now(done: Done, in_store: InStore) -> None:
+    done("user", "create", "--username", "ann")
+    before = time.time() * 1000
+    done("token", "create", "--user", "ann", "--name", "ci", "--expires", "30d")
+    (token,) = in_store(lambda opened: tokens.all_kept(opened.store))
+    assert before - 1 <= token.expires_at - 30 * 86_400_000 <= time.time() * 1000
 
 
 def test_tokens_are_listed_for_one_user_and_switched_and_deleted(done: Done) -> None:
