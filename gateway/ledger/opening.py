@@ -15,6 +15,7 @@ from zlib import crc32
 from ...config.live import Live
 from ...config.options import Options
 from ...config.settings import Settings
+from ..finishing import finished, made
 from ..notifier import open_notifier
 from ..store import Store, StoreError, charges, leases
 from .journal import Journal, JournalError
@@ -50,8 +51,11 @@ async def open_ledger(
     installation = await leases.installation_id(store)
     recoverer = Recoverer(store, log_store, folder, family, installation, options)
     await recoverer.recover_all()
-    journal = await asyncio.to_thread(
-        lambda: Journal.create(folder, holder=holder, installation=installation, limit_bytes=settings.journal_max_bytes)
+    journal = await made(
+        lambda: Journal.create(
+            folder, holder=holder, installation=installation, limit_bytes=settings.journal_max_bytes
+        ),
+        Journal.close,
     )
     try:
         await leases.join(store, holder, host=socket.gethostname(), now_ms=time.time_ns() // 1_000_000)
@@ -69,9 +73,7 @@ async def open_ledger(
             await ledger.budgets.load()
             yield ledger
         finally:
-            upkeep.cancel()
-            await asyncio.gather(upkeep, return_exceptions=True)
-            await _close(ledger)
+            await finished(asyncio.create_task(_end(ledger, upkeep)))
 
 
 def holder_name(family: str) -> str:
@@ -102,6 +104,12 @@ def folder_id(folder: Path) -> str:
     if not re.fullmatch("[0-9a-f]{8}", found):
         raise JournalError(f"{path} is damaged: remove it while nothing serves from its folder")
     return f"{crc32(f'{found}-{number}'.encode()):08x}"
+
+
+async def _end(ledger: StoreLedger, upkeep: "asyncio.Task[None]") -> None:
+    upkeep.cancel()
+    await asyncio.gather(upkeep, return_exceptions=True)
+    await _close(ledger)
 
 
 async def _close(ledger: StoreLedger) -> None:

@@ -12,12 +12,14 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from msgspec import DecodeError
 
 from ...config.live import Live
 from ...config.options import Options
+from ..finishing import finished, in_thread, made
 from ..store import Store, charges, leases
 from ..store.batch import Batch, fitted
 from ..store.records import ChargeRecord
@@ -81,14 +83,15 @@ class Recoverer:
         """
         if holder in self._left or (not self._is_ours(holder) and await self._may_live(holder)):
             return None
-        recovery = await asyncio.to_thread(Recovery.take, self.folder, holder, installation=self.installation)
+        take = partial(Recovery.take, self.folder, holder, installation=self.installation)
+        recovery = await made(take, _leave_alone)
         if recovery is None:
             return None
         try:
             done = await self._replay(recovery, holder)
             if recovery.owned:
                 await leases.give_back_all(self.store, holder)
-            await asyncio.to_thread(recovery.finish)
+            await finished(in_thread(recovery.finish))
         except BaseException:
             recovery.close()
             raise
@@ -162,6 +165,11 @@ class Recoverer:
             raise JournalError(
                 f"{what} {number} in the journal of {recovery.holder} cannot be read, so it was left as it is: {error}"
             ) from error
+
+
+def _leave_alone(recovery: Recovery | None) -> None:
+    if recovery is not None:
+        recovery.close()
 
 
 def _batches(holder: str, after: int, records: Iterator[Numbered]) -> Iterator[Batch]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, MetaData, String, Table, TextClause, select, text
 
+from ..finishing import finished
 from .address import Address, Dialect, parse, shown
 from .engines import engine_for
 from .errors import ForeignDatabase, SchemaTooNew, translated
@@ -53,9 +54,14 @@ async def upgrade(url: str) -> str | None:
     None if it was empty; HEAD where there was nothing to do.
 
     Whole or not at all, except on MySQL: there an upgrade that was cut short is taken up where it stopped. Waits up to
-    two minutes for another process that does the same. Raises `Unavailable`, `SchemaTooNew`, `ForeignDatabase`,
-    `Unsupported`.
+    two minutes for another process that does the same. An upgrade whose caller is cancelled is finished: one that is
+    broken off keeps its lock on a SQLite file for as long as a statement of it is not collected. Raises `Unavailable`,
+    `SchemaTooNew`, `ForeignDatabase`, `Unsupported`.
     """
+    return await finished(asyncio.create_task(_upgrade(url)))
+
+
+async def _upgrade(url: str) -> str | None:
     from alembic import command
 
     from .migration_lock import locked

@@ -121,12 +121,15 @@ class HolderLock:
         return None
 
     def release(self, *, delete: bool) -> None:
-        """Give it up; with `delete`, nothing is left of it. Raises `OSError`."""
+        """Give it up, unless that was done before; with `delete`, nothing is left of it. Raises `OSError`."""
+        fd, self.fd = self.fd, -1
+        if fd < 0:
+            return
         try:
             if delete:
                 self.path.unlink(missing_ok=True)
         finally:
-            os.close(self.fd)
+            os.close(fd)
 
 
 def _names(folder: Path) -> list[str]:

@@ -90,5 +90,5 @@ class Recovery:
             raise named(self._chain.folder, error) from error
 
     def close(self) -> None:
-        """Leave all as it is, for another time."""
+        """Leave all as it is, for another time. Nothing to do after `finish`."""
         self._lock.release(delete=False)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Text, create_engine, inspect, select, text
@@ -36,6 +38,13 @@ async def main():
 
 asyncio.run(main())
 """
+
+# Half a second each.
+SLOW = {
+    "sqlite": "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 3000000) SELECT count(*) FROM c",
+    "postgresql": "SELECT pg_sleep(0.5)",
+    "mysql": "SELECT sleep(0.5)",
+}
 
 # Tests of what an engine without transactions around changes of tables cannot promise.
 WHOLE_OR_NOT_AT_ALL = ("sqlite", *POSTGRESQLS)
@@ -99,6 +108,27 @@ async def test_an_empty_database_is_brought_up_to_date(empty: Store, empty_datab
     assert (await migrate.needs_upgrade(empty), await migrate.current(url)) == (True, None)
     await migrate.upgrade(url)
     assert (await migrate.needs_upgrade(empty), await migrate.current(url)) == (False, migrate.HEAD)
+    assert await users.create(empty, username="ada", now_ms=1) == 1
+
+
+async def test_an_upgrade_that_is_cancelled_keeps_no_lock(
+    empty: Store, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that gives a start up, and tries again in the same process, must not wait for itself."""
+    upgrade = command.upgrade
+
+    def cancelled(config: Config, revision: str) -> None:
+        upgrade(config, revision)
+        asyncio.get_running_loop().call_later(0.05, start.cancel)
+        config.attributes["connection"].exec_driver_sql(SLOW[empty.address.dialect])
+
+    monkeypatch.setattr(command, "upgrade", cancelled)
+    start = asyncio.create_task(migrate.upgrade(empty_database_url))
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    monkeypatch.undo()
+    async with asyncio.timeout(10):
+        await migrate.upgrade(empty_database_url)
     assert await users.create(empty, username="ada", now_ms=1) == 1
 
 
