@@ -29,6 +29,8 @@ SHORTEST_EVENT = len(b"data: {}\n\n")
 FINISH, FINISH_SPACED = '"finish_reason":"', '"finish_reason": "'
 NO_FINISH, NO_FINISH_SPACED = '"finish_reason":""', '"finish_reason": ""'
 """Some servers (SGLang, Ollama) have written so into every event but the last, where others write null."""
+STATUS, STATUS_WELL = '"base_resp"', '"base_resp":{"status_code":0,'
+"""MiniMax's, which may stand in every event. With its quotation marks it is in no text."""
 DONE = b"data: [DONE]\n\n"
 UNPARTED = re.compile(rb"(?<=[}\]])\r?\n(?=data:)")
 """Between events that no blank line parts: clients that read by the line know them."""
@@ -97,7 +99,7 @@ class StreamWatch:
         self.failed = False
         """An event with an error has passed."""
         self.broken = False
-        """The last event calls itself an error in a way that clients of OpenAI's dialect do not know."""
+        """The last event tells of an error in a way that clients of OpenAI's dialect do not know."""
         self.usage: Usage | None = None
         """The usage reported so far: the most that any event has said of each kind."""
 
@@ -165,7 +167,7 @@ class StreamWatch:
         # OpenAI writes `"usage":null` into every event but the one that counts.
         if '"usage"' in text and text.count('"usage"') > text.count('"usage":null'):
             data = self._read_usage(data)
-        if "error" in text:
+        if "error" in text or (STATUS in text and text.count(STATUS) > text.count(STATUS_WELL)):
             data = self._note_errors(data)
         if FINISH in text or FINISH_SPACED in text:
             self._open_choices -= text.count(FINISH) + text.count(FINISH_SPACED)
@@ -198,15 +200,16 @@ class StreamWatch:
         return b"".join(passed)
 
     def _note_errors(self, data: bytes) -> bytes:
-        """The events up to one that only calls itself an error: no client may take what follows for a good end."""
+        """The events up to an error that is not OpenAI's: no client may take what follows for a good end."""
         passed: list[bytes] = []
         for event in split_events(data):
             passed.append(event)
             named = names_error(event)
-            document = event_document(event) if named or b'"error"' in event else None
+            document = event_document(event) if named or b'"error"' in event or b'"base_resp"' in event else None
             if document is not None and has_error(document):
                 self.failed = True
-            elif named:
+                named = is_refused(document) and not document.get("error")
+            if named:
                 self.failed = self.broken = True
                 break
         return b"".join(passed)
@@ -258,10 +261,15 @@ def has_error(document: Document) -> bool:
     put an empty error into every answer.
     """
     error = document.get("error")
-    refused = object_of(document.get("base_resp")).get("status_code") not in (None, 0)
     if "choices" in document:
-        return bool(object_of(error).get("message")) or (not document["choices"] and refused)
-    return bool(error) or document.get("type") == "error" or refused
+        return bool(object_of(error).get("message")) or is_refused(document)
+    return bool(error) or document.get("type") == "error" or is_refused(document)
+
+
+def is_refused(document: Document) -> bool:
+    """Whether a `base_resp` takes the place of an answer. Clients of OpenAI's dialect do not know it."""
+    status = object_of(document.get("base_resp")).get("status_code")
+    return status not in (None, 0) and not document.get("choices")
 
 
 def inner_answer(document: Document) -> Document:

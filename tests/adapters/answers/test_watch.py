@@ -181,6 +181,27 @@ def test_nothing_passes_behind_an_error_that_is_one_by_name(size: int) -> None:
     assert (watch.failed, watch.broken, watch.ended) == (True, True, False)
 
 
+@pytest.mark.parametrize(
+    ("document", "broken"),
+    [
+        pytest.param({"base_resp": {"status_code": 1002, "status_msg": "rate limit"}}, True, id="alone"),
+        pytest.param({"base_resp": {"status_code": 1002}, "choices": None}, True, id="with null choices"),
+        pytest.param({"base_resp": {"status_code": 1002}, "choices": []}, True, id="with no choices"),
+        pytest.param({"base_resp": {"status_code": 0, "status_msg": ""}, "choices": []}, False, id="a status of 0"),
+        pytest.param(chunk("a") | {"base_resp": {"status_code": 1002}}, False, id="beside an answer"),
+        pytest.param(chunk('{"base_resp": {"status_code": 1002}}'), False, id="in a text"),
+        pytest.param(chunk("a") | {"base_resp": None}, False, id="null"),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", event(chunk("a")) * 3], ids=["first", "later"])
+def test_a_status_of_minimax_that_is_an_error(document: dict[str, Any], broken: bool, before: bytes) -> None:
+    wire = before + event(document)
+    for spelled in (wire, wire.replace(b'": ', b'":')):
+        watch = StreamWatch()
+        assert watch.feed(spelled + DONE) == (spelled if broken else spelled + DONE)
+        assert (watch.failed, watch.broken, watch.ended) == (broken, broken, not broken)
+
+
 def test_an_error_of_openais_form_may_have_the_name_too() -> None:
     wire = b"event: error\n" + event({"error": {"message": "overloaded"}}) + DONE
     watch = StreamWatch()
