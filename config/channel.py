@@ -1,14 +1,15 @@
 """A channel: one configured upstream account, with its models, keys, routing figures and overrides."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import IntEnum
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .secret import MASK, Secret
+from .masking import masked, secrets_in_fields, secrets_in_headers
+from .secret import Secret
 
 Disconnect = Literal["cancel", "drain"]
 KeyMode = Literal["random", "polling"]
@@ -59,10 +60,6 @@ class ChannelType(IntEnum):
     ECHO = 1000
 
 
-SHORTEST_SECRET = 8
-"""Characters of a key. What is shorter, such as `none`, may stand in any text."""
-
-
 @dataclass(frozen=True, slots=True)
 class Channel:
     """
@@ -102,21 +99,15 @@ class Channel:
     tag: str = ""
     prompt_cache_ratio: Decimal | None = None
 
-    def without_keys(self, text: str) -> str:
-        """What an upstream has said, with the keys masked that it repeats, also with JSON's escapes in them."""
-        for key in self.keys:
-            if len(key.reveal()) >= SHORTEST_SECRET:
-                text = re.sub(_spellings(key.reveal()), MASK, text)
-        return text
+    def without_secrets(self, text: str) -> str:
+        """What an upstream has said, with what it repeats of the channel's secrets masked (see `masking`)."""
+        keys = (key.reveal() for key in self.keys)
+        overrides = secrets_in_headers(self.header_override), secrets_in_fields(self.param_override)
+        return masked(text, chain(keys, *overrides))
 
-    def bytes_without_keys(self, data: bytes) -> bytes:
-        """The same of what has not been decoded; keys are ASCII."""
-        return self.without_keys(data.decode("latin-1")).encode("latin-1")
-
-
-def _spellings(key: str) -> str:
-    """A pattern for a key as it is, and as JSON may spell it: with a slash or a plus escaped, for some."""
-    return "".join(each if each.isalnum() else rf"(?:\\?{re.escape(each)}|\\u(?i:{ord(each):04x}))" for each in key)
+    def bytes_without_secrets(self, data: bytes) -> bytes:
+        """The same of what has not been decoded."""
+        return self.without_secrets(data.decode("latin-1")).encode("latin-1")
 
 
 class MappingCycle(ValueError):

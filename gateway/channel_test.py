@@ -217,4 +217,4 @@ def _reason(error: GatewayError, channel: Channel) -> str:
     reason = error.message
     if isinstance(error, UpstreamStatus) and (told := error_object(error.answer_body)) is not None:
         reason = f"{reason} It says: {told.get('message')}"
-    return channel.without_keys(reason)[:LONGEST_REASON]
+    return channel.without_secrets(reason)[:LONGEST_REASON]

@@ -38,8 +38,9 @@ def refusal(
     """
     The failure that a status of 300 or more means, after the channel's `status_code_mapping`.
 
-    The body goes on to the client as it is, except that a key of the channel which it quotes is masked. `now`
-    is seconds since the epoch, for `Retry-After` dates; `request_body` is what was refused.
+    The body goes on to the client as it is, except that secrets of the channel which it quotes are masked: its keys,
+    and those in its overrides. `now` is seconds since the epoch, for `Retry-After` dates; `request_body` is what was
+    refused.
     """
     upstream_status = status
     status = channel.status_code_mapping.get(status, status)
@@ -48,7 +49,7 @@ def refusal(
         f"The upstream answered with status {upstream_status}.",
         status=status,
         answer_headers=tuple(passed_headers(headers)),
-        answer_body=channel.bytes_without_keys(body),
+        answer_body=channel.bytes_without_secrets(body),
         retryable=fault != "caller",
         fault=fault,
         retry_after=retry_after(headers, now=now),

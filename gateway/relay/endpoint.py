@@ -300,7 +300,7 @@ class _Relay:
         failure: GatewayError | None = None
         # Written out, for it runs once an event: each call of ours here would cost every event a coroutine.
         send, hang_up = self.send, self.hang_up
-        unsaid = self.attempt.channel.bytes_without_keys
+        unsaid = self.attempt.channel.bytes_without_secrets
         if watch.failed:
             passed = unsaid(passed)
         try:

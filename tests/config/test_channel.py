@@ -82,14 +82,14 @@ KEY = "bce-v3/ALTAK+x/123=="
 def test_a_key_is_masked_however_json_spells_it(spelled: str) -> None:
     channel = Channel(1, "c", ChannelType.OPENAI, ("m",), keys=(Secret("sk-other-key"), Secret(KEY)))
     said = '{"error":{"message":"the key %s is over its limit"}}'
-    assert channel.without_keys(said % spelled) == said % MASK
-    assert channel.bytes_without_keys((said % spelled).encode()) == (said % MASK).encode()
+    assert channel.without_secrets(said % spelled) == said % MASK
+    assert channel.bytes_without_secrets((said % spelled).encode()) == (said % MASK).encode()
 
 
 def test_nothing_but_a_key_is_masked() -> None:
     channel = Channel(1, "c", ChannelType.OPENAI, ("m",), keys=(Secret("sk.other(key)"), Secret("none")))
     for said in ("sk-other(key)", "sk.other(key", "none", r"\u002fsk"):
-        assert channel.without_keys(said) == said
+        assert channel.without_secrets(said) == said
 
 
 def test_what_may_be_a_secret_is_not_shown() -> None:

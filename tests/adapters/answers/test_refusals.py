@@ -268,11 +268,12 @@ def test_a_refusal_carries_only_headers_that_clients_may_see() -> None:
     assert failure.retry_after == 3.0
 
 
-def test_a_refusal_does_not_show_the_channels_keys() -> None:
-    channel = Channel(1, "one", ChannelType.OPENAI, ("m",), keys=(Secret("x"), Secret("sk-upstream-1")))
-    body = b'{"error":{"message":"x has no field: Bearer sk-upstream-1"}}'
+def test_a_refusal_does_not_show_the_channels_secrets() -> None:
+    keys, headers = (Secret("x"), Secret("sk-upstream-1")), {"x-gate": "s3cret/word"}
+    channel = Channel(1, "one", ChannelType.OPENAI, ("m",), keys=keys, header_override=headers)
+    body = b'{"error":{"message":"x has no field: Bearer sk-upstream-1, %s"}}' % rb"s3cret\/word"
     failure = refusal(channel, 400, [], body, now=NOW)
-    assert failure.answer_body == b'{"error":{"message":"x has no field: Bearer ********"}}'
+    assert failure.answer_body == b'{"error":{"message":"x has no field: Bearer ********, ********"}}'
 
 
 @pytest.mark.parametrize(
