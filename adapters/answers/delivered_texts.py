@@ -42,7 +42,7 @@ class Delivered:
             if document is not None:
                 answer.add(document)
             elif has_event(event) and not has_done(event):
-                # No JSON for us, but perhaps for the client: NaN, or bytes that are no UTF-8.
+                # No JSON for us, but perhaps for the client.
                 answer.write((0, "event", 0), event.decode("latin-1"))
         found = answer.texts()
         if self._beyond:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, cast
 
-import orjson
+from .lenient_json import read_json
 
 BOM = b"\xef\xbb\xbf"
 """A byte order mark, which may stand before the first event."""
@@ -57,8 +57,8 @@ def event_document(event: bytes) -> Document | None:
     if not lines:
         return None
     try:
-        document = orjson.loads(b"\n".join(lines))
-    except orjson.JSONDecodeError:
+        document = read_json(b"\n".join(lines))
+    except ValueError:
         return None
     return cast(Document, document) if isinstance(document, dict) else None
 

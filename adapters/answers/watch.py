@@ -9,8 +9,6 @@ import re
 from collections.abc import Callable
 from typing import cast
 
-import orjson
-
 from ...config.pricing import Usage
 from ..errors import UpstreamGarbage
 from ..json_shapes import object_of
@@ -18,6 +16,7 @@ from ..usage.chargeable import MOST_UNSEEN
 from ..usage.reported import merge_usage, read_usage, usage_of_both
 from ..usage.token_estimates import estimate_text
 from .content import answer_text, event_text, sound_bytes
+from .lenient_json import read_json
 from .sse import BOM, Document, end_of_events, event_document, first_document, has_done, has_event, split_events
 
 LONGEST_EVENT = 32 * 1024 * 1024
@@ -233,7 +232,7 @@ class StreamWatch:
                 self._counted += estimate_text(event_text(document))
                 self._sound += sound_bytes(document) if b'"audio"' in event else 0
             elif len(event) > SHORTEST_EVENT and has_event(event) and not has_done(event):
-                # No JSON for us, but perhaps for the client: NaN, or bytes that are no UTF-8.
+                # No JSON for us, but perhaps for the client.
                 self._counted += estimate_text(event.decode("latin-1"))
 
 
@@ -281,14 +280,15 @@ def read_answer(body: bytes, holds: str = "") -> Document:
     """
     A whole JSON answer. `holds`: the list that makes it one, if that is known.
 
-    A byte order mark before it is passed over, as clients' own parsers do (RFC 8259, 8.1).
+    A byte order mark before it is passed over, as clients' own parsers do (RFC 8259, 8.1), and so is what some
+    upstreams write that is not quite JSON (see `lenient_json`).
 
     Raises `UpstreamGarbage` when it is no JSON object, or an error in the clothes of a success: some vendors tell of
     those with a status of 200, in fields of their own.
     """
     try:
-        document = orjson.loads(body.removeprefix(BOM))
-    except orjson.JSONDecodeError:
+        document = read_json(body.removeprefix(BOM))
+    except ValueError:
         raise UpstreamGarbage("The upstream answered 200 with something that is not JSON.") from None
     if not isinstance(document, dict):
         raise UpstreamGarbage("The upstream answered 200 with JSON that is not an object.")

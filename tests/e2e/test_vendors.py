@@ -188,6 +188,25 @@ def test_a_success_without_an_answer_is_tried_elsewhere(
     assert gateway.charge(account).channel_id == well.id
 
 
+NOT_QUITE_JSON = {"NaN": (b"null}]", b"NaN}]"), "no UTF-8": (b"Hello!", b"Hell\xf0\x9f")}
+
+
+@pytest.mark.parametrize("reports", [True, False], ids=["with its usage", "without"])
+@pytest.mark.parametrize("odd", NOT_QUITE_JSON.values(), ids=NOT_QUITE_JSON)
+def test_an_answer_that_is_not_quite_json_is_passed_on_and_charged(
+    odd: tuple[bytes, bytes], reports: bool, gateway: Gateway, account: Account, upstream: UpstreamOf
+) -> None:
+    plain = completion() if reports else completion(usage=None)
+    answer = plain.replace(*odd)
+    assert answer != plain
+    asked = upstream(always(whole(answer)))
+    gateway.channel(account, asked.url)
+    assert (gateway.chat(account, CHAT).body, len(asked.requests)) == (answer, 1)
+    charge = gateway.charge(account)
+    assert (charge.outcome, charge.estimated) == ("completed", not reports)
+    assert charge.quota > 0
+
+
 def test_a_whole_stream_may_lack_its_end_mark(
     gateway: Gateway, account: Account, client_of: ClientOf, upstream: UpstreamOf
 ) -> None:

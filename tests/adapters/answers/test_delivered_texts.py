@@ -68,8 +68,8 @@ DONE = b"data: [DONE]\n\n"
             [delta(content=[None, 7, {"text": None}, [{"text": "Hi"}]])], ["Hi"], 0, id="parts of other shapes"
         ),
         pytest.param(
-            [b'data: {"choices":[{"delta":{"content":NaN}}]}\n\n'],
-            ['data: {"choices":[{"delta":{"content":NaN}}]}\n\n'],
+            [b'data: {"choices":[{"delta":{"content":none}}]}\n\n'],
+            ['data: {"choices":[{"delta":{"content":none}}]}\n\n'],
             0,
             id="no JSON for us",
         ),
