@@ -35,18 +35,25 @@ class Period(StrEnum):
     MONTHLY = "monthly"
 
 
+class UnknownPeriod(str):
+    """One that a newer version has written: nobody here knows how long it is."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """
     At most `amount` quota in each period. `subject`: the id of the user or token in decimal, or the group's name.
 
+    Of an `UnknownPeriod` the budget cannot be kept: what it covers is refused, for it may be used up.
     `soft_percent`: from this share of the amount on (1 to 100) the operator is told, once a period; 0: never.
     """
 
     id: int
     kind: BudgetKind
     subject: str
-    period: Period
+    period: Period | UnknownPeriod
     amount: int
     soft_percent: int
 
@@ -54,6 +61,25 @@ class Budget:
     def called(self) -> str:
         """How a caller is told of it, at the beginning of a sentence."""
         return f"The {self.period} budget of {CALLED[self.kind].format(self.subject)}"
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing may be spent of it; empty when something may."""
+        if isinstance(self.period, UnknownPeriod):
+            return f"{self.called} was set by a newer version of the gateway, and this one cannot keep it."
+        return ""
+
+    def ends_at(self, now_ms: int) -> int | None:
+        """When the period ends that a moment lies in, if that is known."""
+        return None if isinstance(self.period, UnknownPeriod) else span_of(self.period, now_ms).ends_at
+
+
+def period_of(text: str) -> Period | UnknownPeriod:
+    """A period as it is stored."""
+    try:
+        return Period(text)
+    except ValueError:
+        return UnknownPeriod(text)
 
 
 class Span(NamedTuple):

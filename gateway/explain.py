@@ -20,6 +20,7 @@ from ..adapters.errors import (
     InsufficientQuota,
     NoHealthyChannel,
     NotFound,
+    Unavailable,
 )
 from ..adapters.requests.upstream_request import upstream_name
 from ..adapters.usage.chargeable import is_sold
@@ -53,11 +54,11 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class BudgetLeft:
-    """A budget that pays for the caller's requests: what is left of `amount` until `ends_at`, in ms since 1970."""
+    """A budget that pays for the caller's requests: what is left of it, and until when (ms since 1970), if known."""
 
     budget: Budget
     left: int
-    ends_at: int
+    ends_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ def _refusals(
         check(replaced(principal, networks=()), "", now)
     except ClientError as error:
         yield error
+    yield from (Unavailable(each.budget.trouble) for each in balance.budgets if each.budget.trouble)
     yield from _too_poor(balance, 1, "is used up")
     if forbidden is not None:
         yield forbidden

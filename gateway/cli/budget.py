@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from ...config.amounts import dollars
-from ...config.budget import Budget, BudgetKind, Period, runs_out, span_of
+from ...config.budget import Budget, BudgetKind, Period, UnknownPeriod, runs_out, span_of
 from ...config.groups import GroupRatios
 from ..store import Store, budgets, options
 from ..store.budgets import BudgetPeriod
@@ -96,7 +96,7 @@ async def delete_budget(arguments: Namespace) -> int:
     return tell(arguments, document, f"The {period} budget of {kind} {subject} is deleted.")
 
 
-async def _key(store: Store, arguments: Namespace) -> tuple[BudgetKind, str, Period]:
+async def _key(store: Store, arguments: Namespace) -> tuple[BudgetKind, str, Period | UnknownPeriod]:
     """Which budget is meant. Raises `Failure` for none."""
     if arguments.id is None:
         return *await _subject(store, arguments), Period(arguments.period)
@@ -132,7 +132,7 @@ class Standing:
     subject: str
     used: int
     left: int
-    ends_at: int
+    ends_at: int | None
     runs_out_on: date | None
 
 
@@ -151,8 +151,8 @@ async def list_budgets(arguments: Namespace) -> int:
 
 def _standing(budget: Budget, subject: str, period: BudgetPeriod | None, lately: int, now: int) -> Standing:
     used, left = (0, budget.amount) if period is None else (period.used_quota, period.remain_quota)
-    ends_at = span_of(budget.period, now).ends_at
-    day = runs_out(left, lately, now, ends_at)
+    ends_at = budget.ends_at(now)
+    day = None if ends_at is None else runs_out(left, lately, now, ends_at)
     return Standing(budget, subject, used, left, ends_at, day)
 
 

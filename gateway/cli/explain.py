@@ -16,7 +16,7 @@ from ...adapters.operations import OPERATIONS
 from ...adapters.providers.registry import PROVIDERS
 from ...adapters.requests.model_suffix import parse_model
 from ...config.amounts import dollars
-from ...config.budget import BudgetKind, span_of
+from ...config.budget import BudgetKind
 from ...config.channel import LONGEST_MODEL
 from ...config.options import Options
 from ...middleware.intake import read_call, read_document
@@ -110,8 +110,8 @@ async def _budgets_of(store: Store, principal: Principal) -> tuple[BudgetLeft, .
     return tuple(
         BudgetLeft(
             each,
-            periods[each.id].remain_quota if each.id in periods else each.amount,
-            span_of(each.period, now).ends_at,
+            0 if each.trouble else periods[each.id].remain_quota if each.id in periods else each.amount,
+            each.ends_at(now),
         )
         for each in found
         if each.kind is not BudgetKind.GROUP or each.subject == principal.group
@@ -235,7 +235,8 @@ def _way_line(way: Way) -> tuple[object, ...]:
 
 def _budget_line(each: BudgetLeft) -> str:
     left, amount = dollars(each.left), dollars(each.budget.amount)
-    return f"{clean(each.budget.called)} leaves {left} of {amount} until {iso(each.ends_at)}."
+    until = "" if each.ends_at is None else f" until {iso(each.ends_at)}"
+    return f"{clean(each.budget.called)} leaves {left} of {amount}{until}."
 
 
 def _money(found: Explanation) -> str:

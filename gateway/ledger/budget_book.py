@@ -1,10 +1,12 @@
 """Which budgets apply to whom, and the purses of the periods that they are in; in memory, as all that requests need."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
+from ...adapters.errors import Unavailable
 from ...config.budget import Budget, BudgetKind
 from ...middleware.state import Principal
 from ..store import Store, StoreError, budgets
@@ -13,6 +15,10 @@ from .core import Core
 from .purse import Purse
 
 K = TypeVar("K", int, str)
+
+UNKNOWN_RETRY_S = 60.0
+
+log = logging.getLogger("tollway.ledger")
 
 
 def system_ms() -> int:
@@ -37,6 +43,8 @@ class BudgetBook:
         """By budget, the period that was needed last."""
         self._beginning = asyncio.Lock()
         self._stale: tuple[set[int], set[int]] | None = None
+        self._warned: set[int] = set()
+        """Budgets of which it was said that a newer version has set them."""
 
     def __bool__(self) -> bool:
         return bool(self._users or self._tokens or self._groups)
@@ -44,9 +52,12 @@ class BudgetBook:
     async def load(self) -> None:
         """All of them. Raises `StoreError`."""
         found = await budgets.list_all(self.store)
+        unknown = await budgets.of_unknown_kinds(self.store)
         for known in (self._users, self._tokens, self._groups):
             known.clear()
         self._add(found)
+        for id, kind in unknown.items():
+            self._warn(id, f"budget {id} is of a kind that only a newer version knows, {kind!r}: it limits nobody here")
 
     def changed(self, user_ids: Collection[int], token_ids: Collection[int]) -> None:
         """These users and tokens, or any group, may have other budgets now: `refresh` looks."""
@@ -90,10 +101,15 @@ class BudgetBook:
         return purses
 
     async def begin(self, found: Iterable[Budget]) -> list[Purse]:
-        """The same, and their periods begin if they have not. Raises `StoreError`."""
+        """
+        The same, and their periods begin if they have not. Raises `StoreError`, and `Unavailable` where one of the
+        budgets cannot be kept.
+        """
         now_ms = self.now_ms()
         purses: list[Purse] = []
         for budget in found:
+            if trouble := budget.trouble:
+                raise Unavailable(trouble, retry_after=UNKNOWN_RETRY_S)
             if (period := await self._begun(budget, now_ms)) is not None:
                 purses.append(self._purse(budget, period))
         return purses
@@ -121,6 +137,13 @@ class BudgetBook:
 
     def _add(self, found: Iterable[Budget]) -> None:
         for budget in found:
+            if budget.trouble:
+                whose = f"{budget.kind} {budget.subject}"
+                self._warn(
+                    budget.id,
+                    f"the period of budget {budget.id} is one that only a newer version knows, {str(budget.period)!r}: "
+                    f"requests of {whose} are refused until it is deleted or this version is the newer one",
+                )
             match budget.kind:
                 case BudgetKind.USER:
                     _append(self._users, int(budget.subject), budget)
@@ -128,6 +151,11 @@ class BudgetBook:
                     _append(self._tokens, int(budget.subject), budget)
                 case BudgetKind.GROUP:
                     _append(self._groups, budget.subject, budget)
+
+    def _warn(self, id: int, message: str) -> None:
+        if id not in self._warned:
+            self._warned.add(id)
+            log.warning("%s", message)
 
 
 def _append(budgets_of: dict[K, tuple[Budget, ...]], key: K, budget: Budget) -> None:

@@ -11,9 +11,18 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, delete, exists, insert, or_, select, update
 
-from ...config.budget import DAY_MS, Budget, BudgetKind, Period, soft_limit, span_of
+from ...config.budget import (
+    DAY_MS,
+    Budget,
+    BudgetKind,
+    Period,
+    UnknownPeriod,
+    period_of,
+    soft_limit,
+    span_of,
+)
 from . import changes, notices
-from .errors import Conflict
+from .errors import BadValue, Conflict
 from .leases import BalanceKind, Subject, recall, with_leases
 from .schema import budget_periods, budgets, groups, leases, tokens, users
 from .store import Row, Session, Store, Transaction
@@ -26,7 +35,9 @@ LATE_MS = HOUR_MS
 """For so long after its end a period is looked at: for charges of its last moments, and of answers that outlive it."""
 
 _whole = with_leases(BalanceKind.BUDGET)
-_in_force = select(budgets).where(budgets.c.deleted_at.is_(None))
+_set = select(budgets).where(budgets.c.deleted_at.is_(None))
+_in_force = _set.where(budgets.c.kind.in_(list(BudgetKind)))
+"""Of a kind that a newer version has written nobody here knows whose spending counts: such a budget limits nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,9 @@ async def put(
         return await session.run(work)
 
 
-async def remove(session: Session, kind: BudgetKind, subject: str, period: Period, *, now_ms: int) -> bool:
+async def remove(
+    session: Session, kind: BudgetKind, subject: str, period: Period | UnknownPeriod, *, now_ms: int
+) -> bool:
     """Mark as deleted: it limits nobody any more. False if there is no such budget."""
 
     async def work(transaction: Transaction) -> bool:
@@ -97,6 +110,12 @@ async def list_all(session: Session) -> tuple[Budget, ...]:
     return tuple(map(_budget, await session.all(_in_force.order_by(budgets.c.id))))
 
 
+async def of_unknown_kinds(session: Session) -> dict[int, str]:
+    """By id, the kinds of budgets that a newer version has set, and of which this one knows nothing."""
+    rows = await session.all(_set.where(budgets.c.kind.not_in(list(BudgetKind))))
+    return {row["id"]: row["kind"] for row in rows}
+
+
 async def of_subjects(session: Session, user_ids: Collection[int], token_ids: Collection[int]) -> tuple[Budget, ...]:
     """The budgets in force of these users and tokens, and of all groups."""
     wanted = or_(
@@ -108,7 +127,11 @@ async def of_subjects(session: Session, user_ids: Collection[int], token_ids: Co
 
 
 async def begin(store: Store, budget_id: int, now_ms: int) -> BudgetPeriod | None:
-    """The period that a moment lies in, made by whoever comes first; None for a budget that is not in force."""
+    """
+    The period that a moment lies in, made by whoever comes first; None for a budget that is not in force.
+
+    Raises `BadValue` for one whose period this version does not know.
+    """
 
     async def work(transaction: Transaction) -> BudgetPeriod | None:
         # Held until the end: two who come first take turns, and so does who changes the amount.
@@ -116,6 +139,8 @@ async def begin(store: Store, budget_id: int, now_ms: int) -> BudgetPeriod | Non
         if row is None:
             return None
         budget = _budget(row)
+        if isinstance(budget.period, UnknownPeriod):
+            raise BadValue(f"the period {budget.period!r} of a budget is not known")
         span = span_of(budget.period, now_ms)
         mine = budget_periods.c.budget_id == budget_id
         # A locking read: on MySQL a plain one would not see the period that somebody has just made.
@@ -227,7 +252,7 @@ def _ids(found: Iterable[Budget], kind: BudgetKind) -> list[int]:
     return [int(budget.subject) for budget in found if budget.kind is kind]
 
 
-def _same(kind: BudgetKind, subject: str, period: Period) -> ColumnElement[bool]:
+def _same(kind: BudgetKind, subject: str, period: Period | UnknownPeriod) -> ColumnElement[bool]:
     return (budgets.c.kind == kind) & (budgets.c.subject == subject) & (budgets.c.period == period)
 
 
@@ -236,7 +261,7 @@ def _budget(row: Row) -> Budget:
         row["id"],
         BudgetKind(row["kind"]),
         row["subject"],
-        Period(row["period"]),
+        period_of(row["period"]),
         row["amount"],
         row["soft_percent"],
     )

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from tollway.config.budget import BudgetKind, Period
 from tollway.gateway.data_dir import DataDir
-from tollway.gateway.store import budgets, charges, leases
+from tollway.gateway.store import budgets, charges, leases, schema
 from tollway.gateway.store.charges import Batch
 from tollway.gateway.store.records import ChargeRecord
 
@@ -200,3 +201,23 @@ def test_a_webhook_that_is_none_is_refused_and_not_shown(
     assert ended.status == 2
     assert ended.err.startswith("tollway budget: NOTIFY_WEBHOOK_URL must be a URL: ")
     assert url not in ended.err
+
+
+def test_a_budget_of_a_newer_version_is_shown_explained_and_deleted(
+    done: Done, tollway: Tollway, in_store: Callable[..., Any], ada: int
+) -> None:
+    made = done("budget", "set", "--user", "ada", "--period", "daily", "--amount", 1_000_000)
+
+    async def rename(opened: DataDir) -> None:
+        await opened.store.change(update(schema.budgets).values(period="hourly"))
+
+    in_store(rename)
+    (shown,) = done("budget", "list")
+    assert (shown["period"], shown["ends_at"], shown["runs_out_on"]) == ("hourly", None, None)
+    assert "hourly" in tollway("budget", "list").out
+    explained = done("explain", "--model", "gpt-4o", "--user", "ada")
+    assert (explained["refusal"]["status"], explained["available"]) == (503, 0)
+    assert "The hourly budget of this user was set by a newer version" in explained["refusal"]["message"]
+    assert "leaves $0.00 of $2.00.\n" in tollway("explain", "--model", "gpt-4o", "--user", "ada").out
+    done("budget", "delete", made["id"])
+    assert done("budget", "list") == []

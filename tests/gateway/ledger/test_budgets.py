@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from tollway.adapters.errors import InsufficientQuota, Unavailable
-from tollway.config.budget import DAY_MS, BudgetKind, Period
+from tollway.config.budget import DAY_MS, BudgetKind, Period, period_of
 from tollway.config.live import Live
 from tollway.config.options import Options
 from tollway.config.settings import Settings
@@ -19,6 +19,7 @@ from tollway.gateway.ledger.opening import journal_folder
 from tollway.gateway.store import Store, budgets, charges, leases
 from tollway.gateway.store import Unavailable as StoreUnavailable
 from tollway.gateway.store.schema import budget_periods
+from tollway.gateway.store.schema import budgets as budgets_table
 from tollway.middleware.state import Principal
 
 from tests.servers import ENGINES
@@ -317,3 +318,43 @@ async def test_what_a_crash_has_left_is_charged_to_its_period(
         at(next_one, MIDNIGHT)
         assert await used(store) == {budget_id: 270}
         assert await clean(store, next_one)
+
+
+@every_engine
+async def test_a_budget_with_a_period_of_a_newer_version_refuses_what_it_covers(
+    store: Store, ledger_of: LedgerOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    covered, other = await caller(store), await caller(store, group="default")
+    budget_id = await of_group(store, 10**6)
+    await store.change(update(budgets_table).where(budgets_table.c.id == budget_id).values(period="hourly"))
+    ledger = await ledger_of("one")
+    with pytest.raises(Unavailable, match="The hourly budget of the group vip was set by a newer version"):
+        await ledger.open(covered, "r")
+    assert await request(ledger, other, 100, 50)
+    await ledger.budgets.load()
+    assert [message for message in caplog.messages if "'hourly'" in message] == [
+        f"the period of budget {budget_id} is one that only a newer version knows, 'hourly': requests of group vip are "
+        "refused until it is deleted or this version is the newer one"
+    ]
+    assert await budgets.remove(store, BudgetKind.GROUP, "vip", period_of("hourly"), now_ms=NOON)
+    ledger.budgets.changed([], [])
+    await ledger.budgets.refresh()
+    assert await request(ledger, covered, 100, 50)
+
+
+@on_sqlite
+async def test_a_budget_of_a_kind_of_a_newer_version_limits_nobody_and_is_told_of_once(
+    store: Store, ledger_of: LedgerOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    principal = await caller(store)
+    await store.change(
+        update(budgets_table).where(budgets_table.c.id == await of_group(store, 10)).values(kind="model")
+    )
+    await of_user(store, principal, 100)
+    ledger = await ledger_of("one")
+    await ledger.budgets.load()
+    assert await request(ledger, principal, 100, 100)
+    assert not await request(ledger, principal, 1, 1)
+    assert [message for message in caplog.messages if "newer" in message] == [
+        "budget 1 is of a kind that only a newer version knows, 'model': it limits nobody here"
+    ]
