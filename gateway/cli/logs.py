@@ -7,13 +7,14 @@ from typing import Any, cast
 from ...config.amounts import dollars
 from ...config.options import Options
 from ..store import Store, corrections, hourly, logs, options
-from ..store.names import NamedKind
+from ..store.names import NamedKind, may_be_id, meant_by
 from ..store.records import LogRow, LogType
 from .arguments import Commands, Parser, command, finish, name, number, on_loop, text, whole
+from .failures import Failure
 from .moments import now_ms, past
 from .output import as_json, counted, iso, short, table, tell
 from .session import opened_logs, opened_store
-from .which import id_behind
+from .which import id_behind, unknown
 
 MOST_ROWS = 100_000
 NOTHING = "There is nothing to show. A request that was refused, or that no channel served, is in the access log only."
@@ -31,7 +32,12 @@ def parser() -> Parser:
     parser.add_argument("--user", type=name, metavar="USER", help="only requests of this user: the name or id")
     parser.add_argument("--token", type=name, metavar="TOKEN", help="only requests with this key: the name or id")
     parser.add_argument("--model", type=text, help="only requests for this model, as clients sent it")
-    parser.add_argument("--channel", type=name, metavar="CHANNEL", help="only what this channel served: the name or id")
+    parser.add_argument(
+        "--channel",
+        type=name,
+        metavar="CHANNEL",
+        help="only what this channel served: the name or id; by a name that none has now, what one served under it",
+    )
     parser.add_argument("--outcome", choices=OUTCOMES, help="only requests that ended badly, in this way")
     parser.add_argument(
         "--request", type=text, metavar="ID", help="only this request (x-request-id), and its corrections"
@@ -59,12 +65,14 @@ def parser() -> Parser:
 
 async def show(arguments: Namespace) -> int:
     async with opened_store(arguments) as store, opened_logs(arguments, store) as log_store:
-        user_id, token_id, channel_id = [await _id(store, kind, arguments) for kind in ("user", "token", "channel")]
+        user_id, token_id = [await _id(store, kind, arguments) for kind in ("user", "token")]
+        channel_id, channel_name = await _channel(store, log_store, arguments.channel)
         wanted = logs.LogFilter(
             user_id=user_id,
             token_id=token_id,
             model=arguments.model,
             channel_id=channel_id,
+            channel_name=channel_name,
             outcome=arguments.outcome,
             request_id=arguments.request,
             since=arguments.since,
@@ -85,6 +93,22 @@ async def show(arguments: Namespace) -> int:
 async def _id(store: Store, kind: NamedKind, arguments: Namespace) -> int | None:
     typed: str | None = getattr(arguments, kind)
     return None if typed is None else await id_behind(store, kind, f"--{kind}", typed, or_gone=True)
+
+
+async def _channel(store: Store, log_store: Store, typed: str | None) -> tuple[int | None, str | None]:
+    """
+    The id of the channel that is meant, or its name as the rows have it: that of one that was renamed or deleted.
+
+    Raises `Failure` for a name that no channel has or had, and for one that several have.
+    """
+    if typed is None:
+        return None, None
+    if not await meant_by(store, "channel", typed):
+        if await logs.names_channel(log_store, typed):
+            return None, typed
+        if not may_be_id(typed):
+            raise Failure(f"argument --channel: {unknown('channel', typed)}, and no log row names it")
+    return await id_behind(store, "channel", "--channel", typed, or_gone=True), None
 
 
 async def rebuild_hours(arguments: Namespace) -> int:

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from ..store import Store, users
-from ..store.names import LONGEST_ID, NamedKind, meant_by, told_apart
+from ..store.names import NamedKind, may_be_id, meant_by, told_apart
 from ..store.records import UserRow
 from .arguments import name, number
 from .failures import Failure
@@ -52,7 +52,7 @@ async def id_behind(store: Store, kind: NamedKind, flag: str, typed: str, *, or_
     match await meant_by(store, kind, typed):
         case (row_id,):
             return row_id
-        case () if or_gone and typed.isascii() and typed.isdecimal() and len(typed) < LONGEST_ID:
+        case () if or_gone and may_be_id(typed):
             return int(typed)
         case ():
             raise Failure(f"argument {flag}: {unknown(kind, typed)}")

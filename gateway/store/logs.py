@@ -31,13 +31,14 @@ MANY_ROWS = 10_000
 class LogFilter:
     """
     Which rows: those that agree with every field that is not None. Times: `since` <= created_at < `until`. `outcome`:
-    any but "completed", which most are.
+    any but "completed", which most are. `channel_name`: as the channel was called then, which no index knows.
     """
 
     type: int | None = None
     user_id: int | None = None
     token_id: int | None = None
     channel_id: int | None = None
+    channel_name: str | None = None
     model: str | None = None
     outcome: str | None = None
     request_id: str | None = None
@@ -150,6 +151,11 @@ async def _page_of_outcome(session: Session, conditions: Sequence[ColumnElement[
 
 async def _page(session: Session, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[Row]:
     return await session.all(select(logs).where(*conditions).order_by(*NEWEST_FIRST).limit(limit))
+
+
+async def names_channel(session: Session, name: str) -> bool:
+    """Whether a row is of a channel that was called so; looks at each of them."""
+    return await session.one(select(logs.c.id).where(logs.c.channel_name == name).limit(1)) is not None
 
 
 async def count(session: Session, wanted: LogFilter) -> int:

@@ -18,11 +18,15 @@ COLUMNS = {
 LONGEST_ID = len(str(2**63))
 
 
+def may_be_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < LONGEST_ID
+
+
 async def meant_by(session: Session, kind: NamedKind, text: str) -> tuple[int, ...]:
     """The ids of the rows, not deleted, whose name this is or whose id it is, in order. No key is decrypted."""
     row_id, name, deleted_at = COLUMNS[kind]
     meant = name == text
-    if text.isascii() and text.isdecimal() and len(text) < LONGEST_ID:
+    if may_be_id(text):
         meant |= row_id == int(text)
     query = select(row_id).where(meant).order_by(row_id)
     if deleted_at is not None:

@@ -70,6 +70,50 @@ def test_logs_are_filtered_and_come_newest_first(filters: tuple[Any, ...], wante
     assert "".join(json.loads(line)["request_id"] for line in ended.out.splitlines()) == wanted
 
 
+@pytest.fixture
+def renamed(done: Done, in_store: InStore) -> None:
+    """Channel 1 was `old`, then `middle`, and is `new`; channel 2 is `other`; one that was `gone` is deleted."""
+    for name in ("new", "other"):
+        done("channel", "create", "--name", name, "--type", "echo", "--models", "echo")
+
+    async def serve(opened: DataDir) -> None:
+        names = (("old", 1), ("middle", 1), ("gone", 9), ("new", 1), ("other", 2), ("2024", 9))
+        records = tuple(
+            ChargeRecord(NOW - HOUR, 1, 0, channel_id=id, channel_name=name, request_id=name) for name, id in names
+        )
+        await leases.join(opened.store, "h", host="", now_ms=NOW)
+        await charges.flush(opened.store, Batch("h", 0, len(records), records), NOW)
+
+    in_store(serve)
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        pytest.param("new", {"old", "middle", "new"}, id="the name that it has"),
+        pytest.param("1", {"old", "middle", "new"}, id="its id"),
+        pytest.param("old", {"old"}, id="a name that it had"),
+        pytest.param("gone", {"gone"}, id="the name of one that is deleted"),
+        pytest.param("2024", {"2024"}, id="a name that looks like an id"),
+        pytest.param("9", {"gone", "2024"}, id="the id of one that is deleted"),
+    ],
+)
+@pytest.mark.usefixtures("renamed")
+def test_logs_of_a_channel_are_found_by_the_names_that_it_had(typed: str, wanted: set[str], tollway: Tollway) -> None:
+    ended = tollway("logs", "--channel", typed, "--json")
+    assert (ended.status, ended.err) == (0, "")
+    assert {json.loads(line)["request_id"] for line in ended.out.splitlines()} == wanted
+
+
+@pytest.mark.usefixtures("renamed")
+def test_logs_of_a_channel_that_nobody_knows(tollway: Tollway) -> None:
+    ended = tollway("logs", "--channel", "Old")
+    assert (ended.status, ended.out) == (1, "")
+    assert "argument --channel: the channel 'Old' does not exist, and no log row names it" in ended.err
+    other = tollway("logs", "--channel", "old", "--until", "2h")
+    assert (other.status, other.out.startswith("There is nothing to show.")) == (0, True)
+
+
 @pytest.mark.usefixtures("served")
 def test_a_log_line_says_everything(tollway: Tollway) -> None:
     row = json.loads(tollway("logs", "--limit", 1, "--json").out)
