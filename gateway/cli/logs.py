@@ -27,7 +27,8 @@ def parser() -> Parser:
         usage="%(prog)s [FILTER ...] [--limit N] [--before ID] [--json] [--data-dir DIR]\n"
         "       %(prog)s rebuild-hours [--since TIME] [--until TIME] [--json] [--data-dir DIR]",
         description="Show what was served, newest first, and what of it was corrected by tollway price reprice. "
-        "Filters go together: what fits all of them is shown.",
+        "ms is the time of the attempt that was charged, without those that failed before it. Filters go together: "
+        "what fits all of them is shown.",
     )
     parser.add_argument("--user", type=name, metavar="USER", help="only requests of this user: the name or id")
     parser.add_argument("--token", type=name, metavar="TOKEN", help="only requests with this key: the name or id")

@@ -8,8 +8,14 @@ from ...adapters.errors import MethodNotAllowed, NotFound
 from ...adapters.operations import BY_PATH, operation_at
 from ...middleware.paths import operation_of, route_path
 
-NOT_SERVED_YET = frozenset({"responses", "files", "batches", "realtime"})
-"""First parts of paths that clients of OpenAI may well ask for, and that the README says are missing."""
+NOT_SERVED_YET = {
+    "responses": "responses are",
+    "files": "files are",
+    "batches": "batches are",
+    "realtime": "realtime is",
+    "messages": "Anthropic's dialect is",
+}
+"""By what stands behind /v1/: what clients may well ask for, and the README says is missing."""
 
 
 class RelayDoor:
@@ -43,10 +49,10 @@ def _hint(scope: Scope) -> str:
     if operation_at(f"/v1{path}") or operation_at(path.removeprefix("/v1")) or _has_an_operation_before(path):
         once = " once" if path.startswith("/v1/v1/") else ""
         return f": the base URL must end in {scope['path'].removesuffix(path)}/v1{once}"
-    part = path.removeprefix("/v1/").partition("/")[0]
-    if part in NOT_SERVED_YET:
-        return f": {part} {'is' if part == 'realtime' else 'are'} not served yet"
-    return ""
+    if path.startswith("/v1beta/"):
+        return ": Gemini's dialect is not served yet"
+    missing = NOT_SERVED_YET.get(path.removeprefix("/v1/").partition("/")[0])
+    return f": {missing} not served yet" if missing else ""
 
 
 def _has_an_operation_before(path: str) -> bool:

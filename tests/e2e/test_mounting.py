@@ -157,6 +157,12 @@ def test_pages_and_errors_at_the_prefix(mounted: Mounted) -> None:
     for path in ("responses", "files/file-1/content", "batches"):
         missing = ask(mounted.address, f"{prefix}/v1/{path}", "sk-x")
         assert missing.error["message"].endswith(f"/v1/{path}: {path.split('/')[0]} are not served yet")
+    for path, dialect in {
+        "/v1/messages": "Anthropic",
+        "/v1beta/models/gemini-2.5-pro:generateContent": "Gemini",
+    }.items():
+        missing = ask(mounted.address, f"{prefix}{path}", "sk-x", CHAT)
+        assert missing.error["message"].endswith(f"{path}: {dialect}'s dialect is not served yet")
     assert ask(mounted.address, f"{prefix}/v1/models", "sk-x").error["code"] == "invalid_api_key"
 
 
