@@ -13,7 +13,7 @@ from .load import BODY, FLAT, adds_up, asking, made, terminated, user_of
 from .nodes import Installation
 from .running import LoopThread, Process
 from .test_waiting_charges import pending
-from .test_worker_metrics import until
+from .waiting import until
 from .wire import ask
 
 pytestmark = pytest.mark.parametrize("engine_name", ["postgresql", "mariadb-local"], indirect=True)

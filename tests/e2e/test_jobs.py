@@ -15,7 +15,7 @@ from .gateway import now_ms
 from .load import terminated
 from .nodes import Installation
 from .test_ledger import installation as installation
-from .test_worker_metrics import until
+from .waiting import until
 
 DAY_MS = 24 * 3_600_000
 ONCE = {"forget-changes": (1, ""), "forget-logs": (1, "")}

@@ -11,7 +11,7 @@ from .load import BODY, adds_up, charged, made, terminated
 from .nodes import Installation
 from .running import Process
 from .scripted import Peer
-from .test_worker_metrics import until
+from .waiting import until
 from .wire import DONE, LAST_CHUNK, OpenRequest, ask, chunk, completion, delta, sse_head, usage_event, whole
 
 pytestmark = [

@@ -10,7 +10,7 @@ import pytest
 from .gateway import Account
 from .load import BODY, FLAT, adds_up, asking, left_behind, made, terminated
 from .nodes import Installation
-from .test_worker_metrics import until
+from .waiting import until
 from .wire import ask
 
 KILLED = -9

@@ -20,7 +20,7 @@ from .load import BODY, FLAT, left_behind, made, terminated, user_of
 from .nodes import Installation
 from .running import Process
 from .scripted import always
-from .test_worker_metrics import until
+from .waiting import until
 from .wire import ask, completion, whole
 
 T = TypeVar("T")

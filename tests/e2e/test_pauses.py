@@ -15,7 +15,7 @@ from .load import BODY, FLAT, adds_up, charged, made, terminated, user_of
 from .nodes import Installation
 from .running import Process
 from .scripted import Peer
-from .test_worker_metrics import until
+from .waiting import until
 from .wire import DONE, LAST_CHUNK, OpenRequest, ask, chunk, completion, delta, sse_head, usage_event, whole
 
 SOON = " ".join(

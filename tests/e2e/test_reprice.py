@@ -16,7 +16,7 @@ from .gateway import Account, now_ms
 from .load import BODY, FLAT, FLAT_PRICE, made, terminated, user_of
 from .nodes import Installation
 from .scripted import always
-from .test_worker_metrics import until
+from .waiting import until
 from .wire import ask, completion, whole
 
 PAST = 3_000

@@ -52,17 +52,15 @@ def test_totals_are_those_of_all_workers_also_of_one_that_was_killed(data_dir: P
             return dict(zip(counted(), values, strict=True))
 
         send(60)
-        assert until(lambda: counted() == of(60), seconds=WRITTEN_WITHIN_S)
-        assert until(
-            lambda: totals(process)["tollway_resident_bytes"] > 2.5 * process.resident_bytes, seconds=WRITTEN_WITHIN_S
-        )
+        until(lambda: counted() == of(60), WRITTEN_WITHIN_S)
+        until(lambda: totals(process)["tollway_resident_bytes"] > 2.5 * process.resident_bytes, WRITTEN_WITHIN_S)
         before = totals(process)
 
         os.kill(workers_of(process)[0], signal.SIGKILL)
         seen = [counted() for _ in range(20)]
-        assert until(lambda: len(workers_of(process)) == WORKERS, seconds=5)
+        until(lambda: len(workers_of(process)) == WORKERS, 5)
         send(40)
-        assert until(lambda: counted() == of(100), seconds=WRITTEN_WITHIN_S)
+        until(lambda: counted() == of(100), WRITTEN_WITHIN_S)
         assert [each for each in seen if each != of(60)] == []
         assert totals(process)["tollway_cpu_seconds"] > before["tollway_cpu_seconds"]
         process.terminate()
@@ -88,9 +86,9 @@ def test_open_streams_are_counted_on_whichever_worker(data_dir: Path, upstream: 
         for _ in range(9):
             request = streams.enter_context(OpenRequest(process.address, account.key, CHAT | {"stream": True}))
             request.read_until(b"first")
-        assert until(lambda: streams_open() == 9, seconds=WRITTEN_WITHIN_S)
+        until(lambda: streams_open() == 9, WRITTEN_WITHIN_S)
         release.set()
-        assert until(lambda: streams_open() == 0, seconds=WRITTEN_WITHIN_S)
+        until(lambda: streams_open() == 0, WRITTEN_WITHIN_S)
 
 
 def test_a_single_process_writes_no_figures_down(data_dir: Path) -> None:

@@ -4,11 +4,9 @@ import time
 from collections.abc import Callable
 
 
-def until(holds: Callable[[], object], *, seconds: float = 10.0) -> bool:
-    """Look again and again. False: it did not come to hold in time."""
+def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
+    """Look again and again. Raises `AssertionError` when it does not come to hold in time."""
     give_up = time.monotonic() + seconds
     while not holds():
-        if time.monotonic() > give_up:
-            return False
+        assert time.monotonic() < give_up, "it did not come true in time"
         time.sleep(0.02)
-    return True
