@@ -28,6 +28,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
@@ -166,6 +167,36 @@ class MariadbDatabases:
         return asyncio.run(execute())
 
 
+class MadeAhead:
+    """A server's databases, of which the next is made, and the last one dropped, while a test runs."""
+
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
+        # One thread: a server makes databases one after the other anyway.
+        self._thread = ThreadPoolExecutor(1)
+        self._next = self._ahead()
+        self._drops: list[Future[None]] = []
+
+    def _ahead(self) -> "Future[str]":
+        return self._thread.submit(self._databases.make, Path())
+
+    def make(self, folder: Path, *, empty: bool = False) -> str:
+        if empty:
+            return self._thread.submit(self._databases.make, folder, empty=True).result()
+        made, self._next = self._next, self._ahead()
+        return made.result()
+
+    def drop(self, url: str) -> None:
+        self._drops.append(self._thread.submit(self._databases.drop, url))
+
+    def close(self) -> None:
+        self.drop(self._next.result())
+        self._thread.shutdown()
+        self._databases.close()
+        for drop in self._drops:
+            drop.result()  # raises what it has raised
+
+
 def _new_name() -> str:
     return f"tollway_test_{os.getpid()}_{secrets.token_hex(6)}"
 
@@ -290,11 +321,11 @@ class Servers:
                 server = private_postgresql(packaged_binaries())
                 port = server.__enter__()
                 self._ends.append(lambda: server.__exit__(None, None, None))
-                return PostgresqlDatabases(port)
+                return MadeAhead(PostgresqlDatabases(port))
             case "postgresql-local":
-                return PostgresqlDatabases(5432)
+                return MadeAhead(PostgresqlDatabases(5432))
             case "mariadb-local":
-                return MariadbDatabases(3306)
+                return MadeAhead(MariadbDatabases(3306))
             case _:
                 return SqliteDatabases()
 
