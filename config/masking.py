@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from .secret import MASK
 
-SHORTEST_SECRET = 8
+SHORTEST_MASKED = 8
 """Characters. What is shorter, such as `none`, may stand in any text."""
 ABOUT_THE_MESSAGE = frozenset({"accept", "accept-language", "content-type", "user-agent"})
 """Headers whose values are no secret, and are what errors speak of."""
@@ -46,7 +46,7 @@ def secrets_in_fields(value: object, *, named: bool = False) -> Iterator[str]:
 def masked(text: str, secrets: Iterator[str]) -> str:
     """`text` with the secrets masked that stand in it, also with JSON's escapes in them."""
     # The longest first: one may be a part of another.
-    for secret in sorted({each for each in secrets if len(each) >= SHORTEST_SECRET}, key=len, reverse=True):
+    for secret in sorted({each for each in secrets if len(each) >= SHORTEST_MASKED}, key=len, reverse=True):
         text = re.sub(_spellings(secret), MASK, text)
     return text
 

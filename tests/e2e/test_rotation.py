@@ -1,25 +1,17 @@
 """Changing CRYPTO_SECRET under two servers, one of which was not told of it, on every engine."""
 
-import time
 from pathlib import Path
 
 from .running import Process, serving_process
 from .test_engines import Operator, key_made
+from .waiting import until
 from .wire import CHAT, ask
 
 OLD, NEW = "the first secret ever", "the second secret now"
-TAKEN_OVER_S = 10
 
 
 def status(server: Process, key: str, model: str = "") -> int:
     return ask(server.address, "/v1/chat/completions", key, CHAT | ({"model": model} if model else {})).status
-
-
-def wait_for(wanted: int, server: Process, key: str, model: str = "") -> None:
-    give_up = time.monotonic() + TAKEN_OVER_S
-    while (found := status(server, key, model)) != wanted:
-        assert time.monotonic() < give_up, f"{found} where {wanted} was awaited"
-        time.sleep(0.05)
 
 
 def operator(data_dir: Path, url: str, secret: str, former: str = "") -> Operator:
@@ -43,10 +35,10 @@ def test_servers_that_know_both_secrets_go_on(empty_database_url: str, data_dir:
 
         after.done("channel", "create", "--name", "new", "--type", "echo", "--models", "gpt-4o")
         (token,) = after.done("token", "create", "--user", "ann", "--name", "desktop", "--unlimited")
-        wait_for(200, server, token["key"], "gpt-4o")
+        until(lambda: status(server, token["key"], "gpt-4o") == 200)
         assert status(server, key) == 200
 
-        wait_for(404, late, key)
+        until(lambda: status(late, key) == 404)
         assert ask(late.address, "/readyz", "").status == 200
         for process in (server, late):
             process.terminate()
